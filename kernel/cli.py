@@ -1,0 +1,281 @@
+"""The command line: run, check, tail, plugins, events, schema, new, salvage; and the commands that plugins bring."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import anyio
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kernel.config import Config, ConfigRefused, read_config
+from kernel.event import catalogue
+from kernel.log import HomeRefused, LogReader, last_seq
+from kernel.log import salvage as salvage_log
+from kernel.runtime import Kernel, Outcome, StartRefused, check, run_until_signalled
+from kernel.wiring import COMMANDS, PLUGINS, entry_points, find, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kernel.wiring import Part
+
+HOME = Path("runtime/data")
+_TAIL_EVENTS = 20
+
+Overrides = Annotated[
+    list[str] | None,
+    Parameter(name="--set", negative="", help="Override a key, such as plugins.runner.episodes=3; may be repeated."),
+]
+
+app = cyclopts.App(
+    name="stepreel",
+    help="Record reinforcement-learning runs: telemetry and frame-exact videos, without slowing the loop.",
+    version_flags=["--version"],
+)
+
+
+@app.default
+@app.command(name="run")
+def run(config: Path, /, *, set_: Overrides = None) -> int:
+    """Run the plugins of a configuration until its sources have ended, or Ctrl-C.
+
+    Exit code 0: everything was finished; 1: a plugin gave up; 2: nothing was started, see the message; 3: work is
+    left for the next start.
+    """
+    settings, parts = _read(config, set_)
+
+    async def go() -> Outcome:
+        await check(settings.settings.home, parts)
+        kernel = Kernel(
+            settings.settings.home,
+            parts,
+            log=settings.settings.log,
+            drain_seconds=settings.settings.drain_seconds,
+            config=str(config),
+        )
+        return await run_until_signalled(kernel)
+
+    return int(anyio.run(go))
+
+
+@app.command(name="check")
+def check_config(config: Path, /, *, set_: Overrides = None) -> int:
+    """Look whether a configuration could run now, and change nothing."""
+    settings, parts = _read(config, set_)
+    anyio.run(check, settings.settings.home, parts)
+    print(f"{config}: ready to run: {', '.join(part.name for part in parts)}")
+    return 0
+
+
+@app.command
+def tail(
+    home: Path = HOME,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
+    type_: Annotated[list[str] | None, Parameter(name="--type", negative="")] = None,
+    since: int | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Print a home's events, the last 20 unless --since says otherwise. Works beside a running kernel.
+
+    Parameters
+    ----------
+    home
+        The folder of the kernel's data.
+    follow
+        Go on with each event as it happens, until Ctrl-C. The home may be created later.
+    type_
+        Only events of this type; may be repeated.
+    since
+        Begin behind this seq; 0 prints all.
+    json_
+        Print the log's lines as they are.
+    """
+    if not follow and not (home / "log").is_dir():
+        return _complain([f"{home}: is no home of a kernel (it has no log); give the `home` of your configuration"])
+    reader = LogReader(home / "log", after=max(0, last_seq(home) - _TAIL_EVENTS) if since is None else since)
+    wanted = frozenset(type_ or ())
+    try:
+        while True:
+            lines = reader.read_lines()
+            for line in lines.splitlines():
+                record = msgspec.json.decode(line)
+                if not wanted or record["event"]["type"] in wanted:
+                    if json_:
+                        sys.stdout.buffer.write(line + b"\n")
+                    else:
+                        print(_one_line(record))
+            if not lines:
+                if not follow:
+                    return 0
+                sys.stdout.flush()
+                time.sleep(0.1)
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.stdout = None  # whoever read us is gone: say nothing at the exit
+        return 0
+
+
+@app.command
+def plugins(config: Path | None = None, /) -> int:
+    """List the plugins that are installed, or those of a configuration, with what they do and their options."""
+    table = Table("plugin", "use", "what it does", box=None, pad_edge=False)
+    for name, use in _plugins(config):
+        kind = find(use)
+        table.add_row(name, use, _first_line(kind))
+        for field in msgspec.structs.fields(kind.options_type):
+            default = "required" if field.required else _default_words(field)
+            table.add_row("", Text(f"  {field.encode_name}", style="dim"), Text(default, style="dim"))
+    Console().print(table)
+    return 0
+
+
+@app.command
+def events(config: Path | None = None, /) -> int:
+    """List the event types that are known: the kernel's, the installed plugins', and those of a configuration."""
+    _load_vocabulary(config)
+    table = Table("event", "from", "says", box=None, pad_edge=False)
+    for tag, kind in sorted(catalogue.items()):
+        table.add_row(tag, kind.__module__, _first_line(kind) + ("" if kind.durable else " (not logged)"))
+    Console().print(table)
+    return 0
+
+
+@app.command
+def schema(type_: str, config: Path | None = None, /) -> int:
+    """Print the JSON Schema of an event type."""
+    _load_vocabulary(config)
+    if type_ not in catalogue:
+        return _complain([f'no event type is called "{type_}"; `python -m kernel events` lists them'])
+    print(json.dumps(msgspec.json.schema(catalogue[type_]), indent=2))
+    return 0
+
+
+@app.command
+def new(file: Path, /) -> int:
+    """Write a new plugin's file, ready to run, to start from."""
+    if file.exists():
+        return _complain([f"{file}: exists already; choose another name"])
+    if not file.stem.isidentifier() or file.suffix != ".py":
+        return _complain([f"{file}: give it a module's name, such as my_plugin.py"])
+    name = "".join(word.capitalize() for word in file.stem.split("_"))
+    file.write_text(_NEW_PLUGIN.format(name=name), encoding="utf-8")
+    print(f"{file}: written. Name it in a configuration beside it:\n")
+    print(f'[plugins.{file.stem}]\nuse = "{file.stem}:{name}"')
+    return 0
+
+
+@app.command
+def salvage(home: Path, /) -> int:
+    """Make a damaged log readable again; the damaged bytes are kept beside it."""
+    if not (home / "log").is_dir():
+        return _complain([f"{home}: is no home of a kernel (it has no log)"])
+    lost = salvage_log(home)
+    print(f"{home}: {lost} damaged lines were set aside" if lost else f"{home}: nothing is damaged")
+    return 0
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code."""
+    for name, path in entry_points(COMMANDS).items():
+        app.command(path, name=name)
+    try:
+        app()
+    except (ConfigRefused, StartRefused) as refused:
+        sys.exit(_complain(refused.problems))
+    except HomeRefused as refused:
+        sys.exit(_complain([str(refused)]))
+
+
+def _read(file: Path, overrides: list[str] | None) -> tuple[Config, list[Part]]:
+    """The configuration and its plugins; every fault of both at once."""
+    config = read_config(file, overrides or ())
+    return config, wire(config)
+
+
+def _complain(problems: list[str]) -> int:
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(Outcome.refused)
+
+
+def _plugins(config: Path | None) -> Iterator[tuple[str, str]]:
+    if config is None:
+        yield from sorted(entry_points(PLUGINS).items())
+    else:
+        for part in wire(read_config(config)):
+            yield part.name, f"{part.plugin.__module__}:{part.plugin.__qualname__}"
+
+
+def _load_vocabulary(config: Path | None) -> None:
+    """Import what declares event types: every installed plugin, and those of the configuration."""
+    for use in entry_points(PLUGINS).values():
+        find(use)
+    if config is not None:
+        wire(read_config(config))
+
+
+def _first_line(kind: type[Any]) -> str:
+    return (kind.__doc__ or "").strip().partition("\n")[0]
+
+
+def _default_words(field: msgspec.structs.FieldInfo) -> str:
+    default = field.default if field.default is not msgspec.NODEFAULT else None
+    if field.default_factory is not msgspec.NODEFAULT:
+        default = field.default_factory()
+    return f"= {default!r}"
+
+
+def _one_line(record: dict[str, Any]) -> str:
+    event = dict(record["event"])
+    kind = event.pop("type")
+    said = " ".join(f"{key}={_short(value)}" for key, value in event.items() if value not in (None, "", [], {}))
+    return f"{record['seq']:>6} {record['time'][11:23]} {record['source']} {kind} {said}"
+
+
+def _short(value: Any) -> str:
+    """A value on one line of plain text, whatever an event holds."""
+    text = value if isinstance(value, str) and value.isprintable() and " " not in value else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+_NEW_PLUGIN = '''"""{name}: say here what it does."""
+
+from kernel import Event, Options, Plugin, on
+from plugins.events import EpisodeEnded
+
+
+class {name}Options(Options):
+    ignore_below: float = 0.0
+    """Episodes of a lower return are passed by."""
+
+
+class NewBest(Event):
+    """An episode had a higher return than all before."""
+
+    env_id: str
+    total_reward: float
+
+
+class {name}(Plugin[{name}Options], publishes=[NewBest]):
+    """Says when an environment's best return was beaten."""
+
+    best: float | None = None
+
+    @on(EpisodeEnded)
+    async def compare(self, episode: EpisodeEnded) -> None:
+        total = episode.total_reward
+        if total is None or total <= (self.options.ignore_below if self.best is None else self.best):
+            return
+        self.best = total
+        await self.publish(NewBest(env_id=episode.env_id, total_reward=total))
+'''

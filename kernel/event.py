@@ -1,0 +1,215 @@
+"""Events: what is said on the bus and kept in the log, and the catalogue of their types."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cache
+from typing import Any, ClassVar, Generic, TypeVar, Union, dataclass_transform
+
+import msgspec
+
+E_co = TypeVar("E_co", covariant=True)
+
+
+class KeywordOnly(msgspec.StructMeta):
+    """Makes every subclass keyword-only, which msgspec does not inherit, so that fields can be added in any place."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> KeywordOnly:
+        return super().__new__(mcls, name, bases, namespace, **{"kw_only": True, **config})
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
+class Event(msgspec.Struct, metaclass=KeywordOnly, frozen=True, kw_only=True, tag=True, tag_field="type", gc=False):
+    """Something that happened. Subclass it to declare a type; the class name is the tag in the log.
+
+    Values are plain (what JSON can say) and bounded. Fields are added with defaults and never retyped: a breaking
+    change is a new class. JSON has no NaN, so a measured number is `float | None`.
+    """
+
+    durable: ClassVar[bool] = True
+    """Logged, and so never dropped. An event that is not durable is only routed, and dropped when nobody keeps up."""
+
+    def __init_subclass__(cls, **config: Any) -> None:
+        super().__init_subclass__(**config)
+        known = catalogue.get(cls.__name__)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(
+                f"{cls.__module__}: the event type {cls.__name__} is already declared by {known.__module__}; "
+                "choose another name"
+            )
+        catalogue[cls.__name__] = cls
+        _decoders.cache_clear()
+
+
+catalogue: dict[str, type[Event]] = {}
+"""Every event type that was imported, by its tag."""
+
+
+class Record(msgspec.Struct, Generic[E_co], frozen=True, gc=False):
+    """An event with its place in the log: one line of the file."""
+
+    seq: int
+    """Counts the home's events from 1, without a gap; 0 for an event that is not durable."""
+    time: datetime
+    """When it was appended, in UTC. It may step back with the machine's clock: order is `seq`."""
+    source: str
+    """The plugin or the producer who says it."""
+    nth: int
+    """Counts the source's own events from 1, without a gap; 0 for an event that is not durable."""
+    event: E_co
+
+
+@cache
+def _decoders() -> tuple[msgspec.json.Decoder[Record[Event]], msgspec.msgpack.Decoder[list[Event]]]:
+    """Decoders of a log line and of a producer's batch, for all types known by now."""
+    union: Any = Union[tuple(catalogue.values())]  # noqa: UP007 - of types known only now
+    return msgspec.json.Decoder(Record[union]), msgspec.msgpack.Decoder(list[union])
+
+
+class UnknownEvent(Event):
+    """A logged event whose type nobody loaded, or which its type refuses. Not damage: it is delivered as it stands."""
+
+    tag: str
+    raw: bytes
+    """The event's JSON, as it was said."""
+
+
+class Damaged(Exception):
+    """A line that holds no record."""
+
+
+def decode_records(lines: bytes) -> list[Record[Event]]:
+    """Decode whole lines of a log file. Raises `Damaged` where a line is not a record."""
+    try:
+        return _decoders()[0].decode_lines(lines)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return [decode_record(line) for line in lines.splitlines()]
+
+
+def decode_record(line: bytes) -> Record[Event]:
+    """Decode one line of a log file; an unknown or ill-typed event becomes an `UnknownEvent`."""
+    try:
+        return _decoders()[0].decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        envelope = _envelope.decode(line)
+        tag = _tagged.decode(envelope.event).type
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Damaged(str(error)) from None
+    unknown = UnknownEvent(tag=tag, raw=bytes(envelope.event))
+    return Record(envelope.seq, envelope.time, envelope.source, envelope.nth, unknown)
+
+
+def decode_batch(batch: bytes) -> list[Event]:
+    """Decode a msgpack array of events, as a producer wrote it. Raises `Damaged` where it is not one."""
+    try:
+        return _decoders()[1].decode(batch)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        return [_decode_packed(raw) for raw in _packed_array.decode(batch)]
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise Damaged(str(error)) from None
+
+
+def encode_lines(records: list[Record[Event]]) -> bytes:
+    """The records as lines of a log file."""
+    return _json.encode_lines(
+        [
+            record
+            if type(record.event) is not UnknownEvent
+            else Record(record.seq, record.time, record.source, record.nth, msgspec.Raw(record.event.raw))
+            for record in records
+        ]
+    )
+
+
+class _Tagged(msgspec.Struct):
+    type: str
+
+
+def _decode_packed(raw: msgspec.Raw) -> Event:
+    try:
+        (event,) = _decoders()[1].decode(b"\x91" + bytes(raw))  # 0x91: an array of one
+    except msgspec.ValidationError:
+        value = msgspec.msgpack.decode(raw)
+        return UnknownEvent(tag=msgspec.convert(value, _Tagged).type, raw=_json.encode(value))
+    return event
+
+
+_json = msgspec.json.Encoder()
+_envelope = msgspec.json.Decoder(Record[msgspec.Raw])
+_tagged = msgspec.json.Decoder(_Tagged)
+_packed_array = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+# The kernel's own words ------------------------------------------------------------------------------------------
+
+
+class KernelStarted(Event):
+    """A kernel took the home over. Each of its plugins follows with a `PluginState`."""
+
+    version: str
+    pid: int
+    config: str
+    """The path of its configuration file, as it was given."""
+    plugins: dict[str, str]
+    """The name of each plugin and the class it uses."""
+
+
+class KernelStopped(Event):
+    """The kernel has ended in good order. Where this is missing, it was killed."""
+
+    outcome: str
+    """`drained`, `undrained` (work was left for the next start) or `failed`."""
+    seconds: float
+
+
+class PluginState(Event):
+    """A plugin changed its state."""
+
+    plugin: str
+    state: str
+    """`started`, `restarting`, `left off` or `stopped`."""
+    reason: str = ""
+    traceback: str = ""
+
+
+class DeliveryFailed(Event):
+    """A plugin failed on the same event twice; the event was set aside for this plugin, and it went on behind it."""
+
+    plugin: str
+    seq: int
+    event_type: str
+    reason: str
+
+
+class EventsDropped(Event):
+    """Events that are not durable were dropped, oldest first, because a plugin did not keep up."""
+
+    plugin: str
+    count: int
+
+
+class LogTailCut(Event):
+    """The end of the log was torn by a crash. What no line ended was cut off and kept beside the log."""
+
+    kept_as: str
+    """The file in the log's folder that holds the bytes."""
+    size_bytes: int
+
+
+class LogTrimmed(Event):
+    """The oldest part of the log was removed to keep it within its bound. A rebuild counts from here."""
+
+    first_seq: int
+    """The first seq that is still there."""
+    removed_bytes: int
+
+
+class LoopLag(Event):
+    """How late the kernel's event loop ran a timer, at worst in the last second."""
+
+    durable: ClassVar[bool] = False
+    seconds: float

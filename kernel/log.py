@@ -1,0 +1,569 @@
+"""The log: a home's append-only JSONL segments of events, with one writer and any number of readers.
+
+`Log` writes, `LogReader` reads on from a seq, `read` and `follow` do so from any process while the kernel writes.
+A segment is named by its first seq, and holds one `Record` a line without a gap: line i of a segment has the seq
+first + i. A sealed segment has a `.seal` beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from kernel.event import (
+    Damaged,
+    Event,
+    LogTailCut,
+    LogTrimmed,
+    Record,
+    UnknownEvent,
+    catalogue,
+    decode_record,
+    decode_records,
+    encode_lines,
+)
+from kernel.files import FileLock, acquire, sync_folder, write_all, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+SEGMENT_BYTES = 64 * 2**20
+KEEP_BYTES = 20 * 2**30
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BLOCK_BYTES = 2**20
+
+
+class HomeRefused(Exception):
+    """This home cannot be used. Its text names the place and the way out."""
+
+
+class Log:
+    """The writer of one home's log. Opening it takes the home's lock and repairs a torn end.
+
+    Everything here blocks, and `append` alone is meant for the event loop: it is one encode and one write. `sync`
+    and `trim` belong in a thread, one at a time.
+    """
+
+    def __init__(self, home: Path, *, segment_bytes: int = SEGMENT_BYTES, keep_bytes: int = KEEP_BYTES) -> None:
+        self.home = home
+        self.folder = home / "log"
+        self.segment_bytes = segment_bytes
+        self.keep_bytes = keep_bytes
+        self.repaired: LogTailCut | None = None
+        self._broken: OSError | None = None
+        self._sealed: list[_Segment] = []
+        self._retired: list[_Segment] = []
+        self._folder_changed = False
+        self._nth: dict[str, int] = {}
+        self._lock = _lock_home(home)
+        try:
+            self.home_id = _home_id(home)
+            self._active = self._recover()
+            self.last_seq = self._active.last_seq
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in all segments."""
+        return self._active.size_bytes + sum(segment.size_bytes for segment in (*self._retired, *self._sealed))
+
+    @property
+    def overfull(self) -> bool:
+        """Plugins that are far behind hold the log at twice its bound, so nothing more should be taken in."""
+        return self.size_bytes > 2 * self.keep_bytes
+
+    def last_nth(self, source: str) -> int:
+        """The count of the source's last event; 0 where it has none."""
+        return self._nth.get(source, 0)
+
+    def append(self, source: str, first_nth: int, events: Sequence[Event]) -> list[Record[Event]]:
+        """Write the events behind the log's end, all or none of them, and return them with their places.
+
+        Raises `OSError` where they cannot be written; the log is then as before. After a failed `sync` it raises
+        that failure, since what the disk then holds is not known.
+        """
+        if self._broken is not None:
+            raise self._broken
+        if not events:
+            return []
+        seq, now = self.last_seq, datetime.now(UTC)
+        records = [
+            Record(seq + place, now, source, first_nth + place - 1, event)
+            for place, event in enumerate(events, start=1)
+        ]
+        lines = encode_lines(records)
+        if self._active.size_bytes and self._active.size_bytes + len(lines) > self.segment_bytes:
+            self._roll()
+        active = self._active
+        try:
+            write_all(active.descriptor, lines)
+        except OSError as error:
+            self._undo(error)
+            raise
+        active.size_bytes += len(lines)
+        self.last_seq = active.last_seq = seq + len(events)
+        self._nth[source] = active.nth[source] = first_nth + len(events) - 1
+        return records
+
+    def sync(self) -> int:
+        """Put what was appended on disk, seal the segments that were rolled, and return the last seq that is safe.
+
+        A failure is remembered: from then on the log refuses to be written.
+        """
+        seq, active, retired = self.last_seq, self._active, list(self._retired)
+        try:
+            for segment in (*retired, active):
+                os.fsync(segment.descriptor)
+            if self._folder_changed:
+                sync_folder(self.folder)
+                self._folder_changed = False
+        except OSError as error:
+            self._broken = error
+            raise
+        for segment in retired:
+            try:
+                self._sealed.append(_seal(segment))
+            except OSError:
+                break  # the segment is safe without its seal, which the next sync or the next start writes
+            self._retired.remove(segment)
+            os.close(segment.descriptor)
+        return seq
+
+    def trim(self, hold: int) -> LogTrimmed | None:
+        """Remove the oldest sealed segments while the log is over its bound, but none with an event behind `hold`."""
+        removed_bytes = 0
+        while self._sealed and self.size_bytes > self.keep_bytes and self._sealed[0].last_seq <= hold:
+            oldest = self._sealed[0]
+            _remember_trimmed(self.folder, oldest)
+            oldest.path.unlink()
+            oldest.path.with_suffix(".seal").unlink(missing_ok=True)
+            removed_bytes += oldest.size_bytes
+            del self._sealed[0]
+        if not removed_bytes:
+            return None
+        sync_folder(self.folder)
+        first = (*self._sealed, *self._retired, self._active)[0]
+        return LogTrimmed(first_seq=first.first_seq, removed_bytes=removed_bytes)
+
+    def close(self) -> None:
+        """Put everything on disk and give the home up. Nothing may be appended any more."""
+        try:
+            if self._broken is None:
+                self.sync()
+        finally:
+            for segment in (*self._retired, self._active):
+                os.close(segment.descriptor)
+            self._lock.release()
+
+    def _recover(self) -> _Segment:
+        self.folder.mkdir(exist_ok=True)
+        for stale in self.folder.glob(".*.tmp"):
+            stale.unlink()
+        self._nth = _trimmed_nth(self.folder)
+        paths = segments(self.folder)
+        for path, following in pairwise(paths):
+            segment = _read_seal(path) or _seal(_scan_whole(path))
+            if first_seq(following) != segment.last_seq + 1:
+                raise HomeRefused(
+                    f"{self.folder}: events {segment.last_seq + 1} to {first_seq(following) - 1} are missing: "
+                    "a segment was removed. Put it back, or start with another home."
+                )
+            self._sealed.append(segment)
+            self._nth.update(segment.nth)
+        if not paths:
+            self._folder_changed = True
+            return _new_segment(self.folder, 1)
+        active, self.repaired = _repair(paths[-1])
+        self._nth.update(active.nth)
+        return active
+
+    def _roll(self) -> None:
+        following = _new_segment(self.folder, self.last_seq + 1)
+        self._retired.append(self._active)  # in this order, so that `sync` in its thread misses neither
+        self._active = following
+        self._folder_changed = True  # behind the new segment: a sync that runs now does it again
+
+    def _undo(self, error: OSError) -> None:
+        try:
+            os.ftruncate(self._active.descriptor, self._active.size_bytes)
+        except OSError:
+            self._broken = error
+
+
+class LogReader:
+    """Reads on from a seq, as far as the log goes at the time. Blocks, but never waits for more to come."""
+
+    def __init__(self, folder: Path, after: int = 0, types: tuple[type[Event], ...] = ()) -> None:
+        self.position = after
+        """The seq of the last line that was scanned."""
+        self._folder = folder
+        self._types = types
+        self._tags = _tags(types)
+        self._file: BinaryIO | None = None
+        self._first = 0
+        self._rest = b""
+
+    def read(self) -> list[Record[Event]]:
+        """The next records of the wanted types, about 1 MiB of log at most; empty where there are none in it.
+
+        The end is reached when `position` stays as it was. Raises `HomeRefused` where a line is damaged.
+        """
+        lines = self.read_lines()
+        if not lines:
+            return []
+        if self._tags and not any(tag in lines for tag in self._tags):
+            return []
+        try:
+            if not self._tags:
+                return decode_records(lines)
+            wanted = [line for line in lines.splitlines() if any(tag in line for tag in self._tags)]
+            return [record for record in map(decode_record, wanted) if isinstance(record.event, self._types)]
+        except Damaged as error:
+            raise _damaged(self._folder, f"before event {self.position + 1}", str(error)) from None
+
+    def read_lines(self) -> bytes:
+        """The next whole lines, about 1 MiB at most; empty at the end of what is written."""
+        while True:
+            if self._file is None and not self._open():
+                return b""
+            assert self._file is not None
+            block = self._rest + self._file.read(_BLOCK_BYTES)
+            end = block.rfind(b"\n") + 1
+            lines, self._rest = block[:end], block[end:]
+            if lines:
+                self.position += lines.count(b"\n")
+                return lines
+            if self._rest or not self._has_following():
+                return b""
+            self.close()
+
+    def close(self) -> None:
+        """Close the file. Reading again opens it again, behind the position."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._rest = b""
+
+    def _open(self) -> bool:
+        paths = segments(self._folder)
+        at_or_before = [path for path in paths if first_seq(path) <= self.position + 1]
+        if not paths:
+            return False
+        path = at_or_before[-1] if at_or_before else paths[0]  # what came before it was trimmed
+        try:
+            self._file = path.open("rb")
+        except FileNotFoundError:
+            return False
+        skip = self.position + 1 - first_seq(path)  # line i has the seq first + i
+        self._first = first_seq(path)
+        self.position = max(self.position, self._first - 1)
+        while skip > 0:
+            block = self._file.read(_BLOCK_BYTES)
+            if not block:
+                break
+            lines = block.count(b"\n")
+            if lines >= skip:
+                self._rest = block.split(b"\n", skip)[-1]
+                break
+            skip -= lines
+        return True
+
+    def _has_following(self) -> bool:
+        """Whether a later segment stands: the next one, or a further one where trimming overtook this reader."""
+        return any(first_seq(path) > self._first for path in segments(self._folder))
+
+
+def read(home: Path, *types: type[Event], after: int = 0) -> Iterator[Record[Event]]:
+    """The records that are in a home's log now. Works beside a running kernel."""
+    reader = LogReader(home / "log", after, types)
+    try:
+        position = -1
+        while reader.position != position:
+            position = reader.position
+            yield from reader.read()
+    finally:
+        reader.close()
+
+
+async def follow(home: Path, *types: type[Event], after: int = 0) -> AsyncIterator[list[Record[Event]]]:
+    """The records of a home's log as they come, for ever. The home, or its log, may come later."""
+    reader = LogReader(home / "log", after, types)
+    try:
+        while True:
+            position = reader.position
+            records = await anyio.to_thread.run_sync(reader.read)
+            if records:
+                yield records
+            elif reader.position == position:
+                await anyio.sleep(0.1)
+    finally:
+        reader.close()
+
+
+def last_seq(home: Path) -> int:
+    """The seq of the last whole line in a home's log; 0 where there is none."""
+    paths = segments(home / "log")
+    if not paths:
+        return 0
+    reader = LogReader(home / "log", after=first_seq(paths[-1]) - 1)
+    while reader.read_lines():
+        pass
+    reader.close()
+    return reader.position
+
+
+def refuse_unusable(home: Path) -> None:
+    """Raise `HomeRefused` where a kernel could not use this home. Creates nothing."""
+    nearest = home
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise HomeRefused(f"{home}: {nearest} is a file. Choose another `home`.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise HomeRefused(
+            f"{home}: {nearest} is not writable for this user. Choose another `home`, or mend its permissions."
+        )
+    if (home / "lock").exists():
+        _lock_home(home).release()
+
+
+def salvage(home: Path) -> int:
+    """Replace each damaged line of the log by a record that says so, keep its bytes beside, and return how many.
+
+    Seqs stay without a gap. Raises `HomeRefused` where the home is in use.
+    """
+    lock = _lock_home(home)
+    try:
+        damaged = sum(_salvage_segment(path) for path in segments(home / "log"))
+    finally:
+        lock.release()
+    return damaged
+
+
+def segments(folder: Path) -> list[Path]:
+    """The log's segments, the oldest first."""
+    return sorted(folder.glob("[0-9]" * 16 + ".jsonl"))
+
+
+def first_seq(path: Path) -> int:
+    """The seq of a segment's first line, which names it."""
+    return int(path.stem)
+
+
+class _Head(msgspec.Struct):
+    """What every line must say; the event itself is skipped, though it must be JSON."""
+
+    seq: int
+    source: str
+    nth: int
+
+
+class _Segment(msgspec.Struct):
+    path: Path
+    first_seq: int
+    last_seq: int
+    size_bytes: int
+    nth: dict[str, int]
+    """The last count of each source that speaks in it."""
+    descriptor: int = -1
+
+
+class _Seal(msgspec.Struct):
+    """What stands beside a segment to which nothing is added any more."""
+
+    last_seq: int
+    size_bytes: int
+    sha256: str
+    nth: dict[str, int]
+
+
+class _Scan(NamedTuple):
+    segment: _Segment
+    fault: str
+    """Why the scan ended before the file did; empty where it did not."""
+    valid_beyond: bool
+    """A whole record stands behind the fault."""
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_seal = msgspec.json.Decoder(_Seal).decode
+
+
+def _lock_home(home: Path) -> FileLock:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = acquire(home / "lock")
+    except OSError as error:
+        raise HomeRefused(f"{home}: {error.strerror}. Choose another `home`, or mend its permissions.") from None
+    if lock is None:
+        raise HomeRefused(f"{home}: another kernel is running on this home. Stop it, or choose another `home`.")
+    return lock
+
+
+def _home_id(home: Path) -> str:
+    file = home / "home.json"
+    try:
+        found: Any = msgspec.json.decode(file.read_bytes())
+        return str(found["id"])
+    except FileNotFoundError:
+        home_id = secrets.token_hex(8)
+        write_whole(file, msgspec.json.encode({"id": home_id}) + b"\n", lasting=True)
+        return home_id
+    except (msgspec.DecodeError, KeyError, TypeError):
+        raise HomeRefused(
+            f"{file}: is not what a kernel wrote. Restore it; or remove it, and the home gets a new id."
+        ) from None
+
+
+def _new_segment(folder: Path, seq: int) -> _Segment:
+    path = folder / f"{seq:016}.jsonl"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    return _Segment(path, seq, seq - 1, 0, {}, descriptor)
+
+
+def _scan(path: Path) -> _Scan:
+    """Read a segment up to its end, or to the first line that is not the next record."""
+    content = path.read_bytes()
+    segment = _Segment(path, first_seq(path), first_seq(path) - 1, 0, {})
+    nth = segment.nth
+    start, expected, fault = 0, segment.first_seq, ""
+    while start < len(content):
+        end = content.find(b"\n", start)
+        if end < 0:
+            fault = "the last line has no end"
+            break
+        try:
+            head = _decode_head(content[start:end])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            fault = str(error)
+            break
+        if head.seq != expected:
+            fault = f"event {head.seq} stands where {expected} belongs"
+            break
+        nth[head.source] = head.nth
+        expected += 1
+        start = end + 1
+    segment.last_seq, segment.size_bytes = expected - 1, start
+    return _Scan(segment, fault, valid_beyond=bool(fault) and _any_record(content[start:]))
+
+
+def _any_record(content: bytes) -> bool:
+    for line in content.split(b"\n")[:-1]:
+        try:
+            _decode_head(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        return True
+    return False
+
+
+def _scan_whole(path: Path) -> _Segment:
+    segment, fault, _ = _scan(path)
+    if fault:
+        raise _damaged(path, f"byte {segment.size_bytes}", fault)
+    return segment
+
+
+def _repair(path: Path) -> tuple[_Segment, LogTailCut | None]:
+    """Open the newest segment for writing; cut off what a crash tore, and keep it beside."""
+    segment, fault, valid_beyond = _scan(path)
+    if valid_beyond:
+        raise _damaged(path, f"byte {segment.size_bytes}", fault)
+    segment.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    if not fault:
+        return segment, None
+    torn = path.read_bytes()[segment.size_bytes :]
+    beside = path.with_name(f"{path.stem}.{segment.size_bytes}.torn")
+    write_whole(beside, torn, lasting=True)
+    os.ftruncate(segment.descriptor, segment.size_bytes)
+    os.fsync(segment.descriptor)
+    return segment, LogTailCut(kept_as=beside.name, size_bytes=len(torn))
+
+
+def _seal(segment: _Segment) -> _Segment:
+    with segment.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    seal = _Seal(segment.last_seq, segment.size_bytes, digest, segment.nth)
+    write_whole(segment.path.with_suffix(".seal"), msgspec.json.encode(seal) + b"\n", lasting=True)
+    return segment
+
+
+def _read_seal(path: Path) -> _Segment | None:
+    try:
+        seal = _decode_seal(path.with_suffix(".seal").read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    if path.stat().st_size != seal.size_bytes:
+        raise _damaged(path, "its end", f"it has {path.stat().st_size} bytes and was sealed with {seal.size_bytes}")
+    return _Segment(path, first_seq(path), seal.last_seq, seal.size_bytes, seal.nth)
+
+
+def _trimmed_nth(folder: Path) -> dict[str, int]:
+    try:
+        return msgspec.json.decode((folder / "trimmed.json").read_bytes(), type=dict[str, int])
+    except FileNotFoundError:
+        return {}
+
+
+def _remember_trimmed(folder: Path, segment: _Segment) -> None:
+    """Keep the last count of each source of a segment that is about to go, or its spool would be taken in again."""
+    nth = _trimmed_nth(folder) | segment.nth
+    write_whole(folder / "trimmed.json", msgspec.json.encode(nth) + b"\n", lasting=True)
+
+
+def _tags(types: tuple[type[Event], ...]) -> tuple[bytes, ...]:
+    """What a line of these types contains, to pass by the others undecoded; empty where every line is wanted."""
+    if not types or UnknownEvent in types or Event in types:
+        return ()
+    return tuple(b'"type":"%s"' % tag.encode() for tag, kind in catalogue.items() if issubclass(kind, types))
+
+
+def _damaged(place: Path, where: str, fault: str) -> HomeRefused:
+    home = place.parent if place.name == "log" else place.parent.parent
+    return HomeRefused(
+        f"{place}: damaged at {where}: {fault}. Run `python -m kernel salvage {home}`: "
+        "it keeps the damaged bytes beside and makes the log readable again."
+    )
+
+
+def _salvage_segment(path: Path) -> int:
+    scan = _scan(path)
+    if not scan.valid_beyond and not (scan.fault and path.with_suffix(".seal").exists()):
+        return 0  # whole, or only torn at its end, which the next start repairs
+    kept: list[bytes] = []
+    lost: list[bytes] = []
+    expected = first_seq(path)
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            head = _decode_head(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            if line:
+                lost.append(line)
+            continue
+        if head.seq < expected:
+            lost.append(line)
+            continue
+        kept.extend(_stand_in(seq) for seq in range(expected, head.seq))
+        kept.append(line)
+        expected = head.seq + 1
+    write_whole(path.with_suffix(".damaged"), b"\n".join(lost), lasting=True)
+    write_whole(path, b"\n".join([*kept, b""]), lasting=True)
+    path.with_suffix(".seal").unlink(missing_ok=True)
+    return len(lost)
+
+
+def _stand_in(seq: int) -> bytes:
+    record = Record(seq, datetime.now(UTC), "salvage", seq, UnknownEvent(tag="Damaged", raw=b'{"type":"Damaged"}'))
+    return encode_lines([record]).rstrip(b"\n")

@@ -1,0 +1,266 @@
+"""The kernel's life: check, start, wait for an end, drain, stop."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import signal
+import sys
+import time
+from enum import IntEnum
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import anyio.abc
+
+from kernel.bus import Bus
+from kernel.event import EventsDropped, KernelStarted, KernelStopped, LoopLag
+from kernel.log import HomeRefused, Log, refuse_unusable
+from kernel.plugin import Refused
+from kernel.supervisor import Life, PluginPort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from kernel.config import LogOptions
+    from kernel.event import Event
+    from kernel.wiring import Part
+
+HEARTBEAT_SECONDS = 1.0
+REMIND_SECONDS = 5.0
+
+
+class Outcome(IntEnum):
+    """How a kernel ended; the exit code of the command."""
+
+    drained = 0
+    """Everything was handled, and all work in hand was finished."""
+    failed = 1
+    """A plugin gave up, or the log could not be written."""
+    refused = 2
+    """Nothing was started: something has to be mended first."""
+    undrained = 3
+    """Work is left for the next start: the time for it was over, or a second signal came."""
+
+
+class StartRefused(Exception):
+    """The kernel did not start. `problems` has one sentence for each reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+async def check(home: Path, parts: Sequence[Part]) -> None:
+    """Ask the home and each plugin whether a run could start. Raises `StartRefused`; creates nothing."""
+    problems: list[str] = []
+
+    async def ask(part: Part) -> None:
+        port = PluginPort(part.name, home, anyio.Event(), cast("Bus", None))  # there is no bus yet to speak on
+        try:
+            await part.plugin(part.options, port).check()
+        except Refused as refused:
+            problems.append(str(refused))
+
+    try:
+        refuse_unusable(home)
+    except HomeRefused as refused:
+        problems.append(str(refused))
+    async with anyio.create_task_group() as tasks:
+        for part in parts:
+            tasks.start_soon(ask, part)
+    if problems:
+        raise StartRefused(problems)
+
+
+class Kernel:
+    """One home, its log and bus, and the plugins that share them."""
+
+    def __init__(
+        self,
+        home: Path,
+        parts: Sequence[Part],
+        *,
+        log: LogOptions,
+        drain_seconds: float,
+        config: str = "",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.home = home.absolute()
+        self.parts = list(parts)
+        self.running = anyio.Event()
+        """Set when every plugin is at work."""
+        self.bus: Bus
+        self.lives: list[Life] = []
+        self._log_options = log
+        self._drain_seconds = drain_seconds
+        self._config = config
+        self._say = say or _say
+        self._stopping = anyio.Event()
+        self._failure = ""
+        self._scope = anyio.CancelScope()
+
+    def stop(self) -> None:
+        """Begin to stop: end the sources, drain, leave. A second call stops at once."""
+        if self._stopping.is_set():
+            self._say("stopping now; what is unfinished is done at the next start")
+            self._scope.cancel()
+        else:
+            self._say("stopping: the work in hand is finished first; Ctrl-C again stops at once")
+        self._stopping.set()
+
+    async def run(self) -> Outcome:
+        """Run until the sources have returned or `stop` was called. Raises `StartRefused` or `HomeRefused`."""
+        started = time.monotonic()
+        log = Log(self.home, segment_bytes=self._log_options.segment_bytes, keep_bytes=self._log_options.keep_bytes)
+        try:
+            self.bus = Bus(log)
+            outcome = Outcome.undrained
+            with anyio.CancelScope() as self._scope:
+                outcome = await self._run(log)
+            if self._failure or any(life.left_off for life in self.lives):
+                outcome = Outcome.failed
+            with anyio.CancelScope(shield=True):
+                stopped = KernelStopped(outcome=outcome.name, seconds=time.monotonic() - started)
+                await self._publish_if_possible(stopped)
+        finally:
+            log.close()
+        if refused := [str(life.refused) for life in self.lives if life.refused]:
+            raise StartRefused(refused)
+        return outcome
+
+    async def _run(self, log: Log) -> Outcome:
+        names = {part.name: f"{part.plugin.__module__}:{part.plugin.__qualname__}" for part in self.parts}
+        if log.repaired is not None:
+            cut = log.repaired
+            self._say(f"the log's end was torn by a crash: {cut.size_bytes} bytes are kept in {cut.kept_as}")
+            await self.bus.publish("kernel", [log.repaired])
+        started = KernelStarted(version=_version(), pid=os.getpid(), config=self._config, plugins=names)
+        await self.bus.publish("kernel", [started])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._heartbeat)
+            await self._start(tasks)
+            with anyio.move_on_after(self._drain_seconds) as deadline:
+                await self._drain()
+            for life in reversed(self.lives):
+                await life.close()
+            tasks.cancel_scope.cancel()
+        return Outcome.undrained if deadline.cancelled_caught else Outcome.drained
+
+    async def _start(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Enter every lifespan in the configuration's order, start the handlers, then every `run`; wait for an end."""
+        for part in self.parts:
+            port = PluginPort(part.name, self.home, self._stopping, self.bus)
+            self.lives.append(Life(part, port, self.bus, self._say))
+        for life in self.lives:
+            tasks.start_soon(life.live)
+            await life.entered.wait()
+            if life.refused is not None:
+                return
+        for life in self.lives:
+            life.start_handlers.set()
+        for life in self.lives:
+            life.start_run.set()
+            tasks.start_soon(self._watch, life)
+        if self._sources:
+            tasks.start_soon(self._stop_after_sources)
+        self.running.set()
+        await self._stopping.wait()
+
+    @property
+    def _sources(self) -> list[Life]:
+        return [life for life in self.lives if life.part.plugin.source]
+
+    async def _stop_after_sources(self) -> None:
+        for life in self._sources:
+            await life.returned.wait()
+        self._stopping.set()
+
+    async def _watch(self, life: Life) -> None:
+        """Stop in good order when a required plugin gives up."""
+        await life.ended.wait()
+        if life.part.required and life.left_off and not self._stopping.is_set():
+            self._say(f"stopping: [plugins.{life.name}] is required")
+            self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Wait for the sources, then for the work in hand."""
+        if not self.running.is_set():
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._say_what_it_waits_for)
+            for life in self._sources:
+                await life.returned.wait()
+            await self.finish_work()
+            tasks.cancel_scope.cancel()
+
+    async def finish_work(self) -> None:
+        """Rounds: every `drain` returns and every mailbox is at the log's end, until a round brings no event."""
+        last_seq = -1
+        while last_seq != self.bus.log.last_seq:
+            last_seq = self.bus.log.last_seq
+            async with anyio.create_task_group() as drains:
+                for life in self.lives:
+                    drains.start_soon(life.drain)
+            while any(life.behind for life in self.lives):  # noqa: ASYNC110 - as many conditions as plugins
+                await anyio.sleep(0.01)
+
+    async def _say_what_it_waits_for(self) -> None:
+        while True:
+            await anyio.sleep(REMIND_SECONDS)
+            waits = [f"{life.name}: {words}" for life in self.lives if life.plugin and (words := life.plugin.pending())]
+            if waits:
+                self._say(f"waiting for {'; '.join(waits)}")
+
+    async def _heartbeat(self) -> None:
+        """Once a second: put the log on disk, keep it within its bound, say what was dropped and how late this ran."""
+        while True:
+            asked = time.monotonic()
+            await anyio.sleep(HEARTBEAT_SECONDS)
+            late = time.monotonic() - asked - HEARTBEAT_SECONDS
+            await self.bus.publish("kernel", [LoopLag(seconds=late)])
+            for life in self.lives:
+                if dropped := life.take_dropped():
+                    await self.bus.publish("kernel", [EventsDropped(plugin=life.name, count=dropped)])
+            try:
+                await self.bus.sync()
+                await self.bus.trim()
+            except OSError as error:
+                self._failure = f"{self.bus.log.folder}: {error.strerror}"
+                self._say(f"stopping: the log cannot be written: {self._failure}")
+                self._scope.cancel()
+                return
+
+    async def _publish_if_possible(self, event: Event) -> None:
+        try:
+            await self.bus.publish("kernel", [event])
+        except OSError as error:
+            self._say(f"{self.bus.log.folder}: {error.strerror}")
+
+
+async def run_until_signalled(kernel: Kernel) -> Outcome:
+    """Run a kernel; the first SIGINT or SIGTERM drains it and the second stops it at once."""
+    async with anyio.create_task_group() as tasks:
+
+        async def listen(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                task_status.started()
+                async for _ in signals:
+                    kernel.stop()
+
+        await tasks.start(listen)
+        outcome = await kernel.run()
+        tasks.cancel_scope.cancel()
+    return outcome
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201 - the one place where the kernel speaks to whoever started it
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("stepreel")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
