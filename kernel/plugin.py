@@ -23,6 +23,7 @@ from typing import (
     dataclass_transform,
     get_args,
     get_origin,
+    overload,
 )
 
 import msgspec
@@ -84,7 +85,11 @@ class Handler(msgspec.Struct, frozen=True):
     batched: bool = False
 
 
-def on(*types: type[E]) -> Callable[[Single[P, E]], Single[P, E]]:
+@overload
+def on(event_type: type[E], /) -> Callable[[Single[P, E]], Single[P, E]]: ...
+@overload
+def on(*types: type[Event]) -> Callable[[F], F]: ...
+def on(*types: type[Event]) -> Callable[[F], F]:
     """Mark `async def handler(self, event)` to be called with each event of these types, in the log's order.
 
     A plugin's handlers run one after the other, never side by side. What one raises restarts the plugin: the event
@@ -97,7 +102,13 @@ def on(*types: type[E]) -> Callable[[Single[P, E]], Single[P, E]]:
     return mark
 
 
-def on_batch(*types: type[E], size: int = 1000, within: float = 0.25) -> Callable[[Batched[P, E]], Batched[P, E]]:
+@overload
+def on_batch(
+    event_type: type[E], /, *, size: int = ..., within: float = ...
+) -> Callable[[Batched[P, E]], Batched[P, E]]: ...
+@overload
+def on_batch(*types: type[Event], size: int = ..., within: float = ...) -> Callable[[F], F]: ...
+def on_batch(*types: type[Event], size: int = 1000, within: float = 0.25) -> Callable[[F], F]:
     """Mark `async def handler(self, records)` to be called with up to `size` records of these types at a time.
 
     It is called when `size` records wait, or `within` seconds after the first of them, and always before a later

@@ -135,6 +135,8 @@ class EpisodeStarted(Event):
     recording: str | None = None
     first_frame: int | None = None
     """Index in the recording of the picture after the reset."""
+    time: float = 0.0
+    """When the reset returned: Unix time in seconds, by the producer's clock."""
     evaluation: bool = False
     nonfinite: dict[str, str] = {}
     """Values that JSON cannot say: their dotted name, and `nan`, `inf` or `-inf`. They are null in their place."""
@@ -375,6 +377,16 @@ class SessionAsked(Event):
     session: str
     action: Literal["pause", "resume", "stop", "watch", "unwatch"]
     by: str = ""
+
+
+# Trouble ---------------------------------------------------------------------------------------------------------
+
+
+class ProducerSetAside(Event):
+    """A producer's spool folder cannot be read on; it stays where it is, and the rest goes on."""
+
+    producer: str
+    reason: str
 
 
 # Measurements ----------------------------------------------------------------------------------------------------

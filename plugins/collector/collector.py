@@ -1,0 +1,192 @@
+"""The collector: polls the spool, relays what producers said, and becomes the producer of what dead ones left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from kernel.event import Damaged, Record
+from kernel.files import write_whole
+from kernel.plugin import Options, Plugin, on_batch
+from plugins.collector.folder import ProducerFolder, SpoolDamaged
+from plugins.collector.sessions import TOLD_BY, end_of, forget, outcome_of, session_folders
+from plugins.events import CaptureAsked, CaptureHeld, ProducerSetAside, RecordingStarted, SessionEnded
+from plugins.recorder.spool import Control, spool_folder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+class CollectorOptions(Options):
+    """How often to look. The defaults show an event within 0.1 s while they come, and cost nothing measurable."""
+
+    poll_seconds: float = 0.05
+    """Between two looks at the spool while events come."""
+    idle_poll_seconds: float = 0.25
+    """Between two looks when nothing has come for a while."""
+    silent_seconds: float = 0.5
+    """A producer that wrote nothing for so long may be dead, which its lock tells."""
+
+
+class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEnded]):
+    """Brings what producers leave in the spool to the log, exactly once."""
+
+    required = True
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        self._spool = spool_folder(self.home)
+        self._folders: dict[str, ProducerFolder] = {}
+        self._turn = anyio.Lock()
+        self._spool.mkdir(exist_ok=True)
+        try:
+            yield
+        finally:
+            for folder in self._folders.values():
+                folder.release()
+
+    async def run(self) -> None:
+        pause = self.options.poll_seconds
+        while True:
+            came = await self._turn_once(silent_seconds=self.options.silent_seconds)
+            pause = self.options.poll_seconds if came else min(pause * 1.5, self.options.idle_poll_seconds)
+            await anyio.sleep(pause)
+
+    async def drain(self) -> None:
+        """Take in all that is there, and the ends of all whose producers are gone."""
+        await self._turn_once(silent_seconds=0.0)
+        while any(folder.adopted and not (folder.finished or folder.set_aside) for folder in self._folders.values()):
+            await self._turn_once(silent_seconds=0.0)
+
+    def pending(self) -> str:
+        dead = sum(folder.adopted and not folder.finished for folder in self._folders.values())
+        return f"the events of {dead} ended producers" if dead else ""
+
+    @on_batch(CaptureAsked, CaptureHeld, size=1, within=0.0)
+    async def tell_producers(self, records: list[Record[CaptureAsked | CaptureHeld]]) -> None:
+        """Hand on what users ask for: to the producers that run, and to later ones by `capture.json`."""
+        (record,) = records
+        await anyio.to_thread.run_sync(self._write_controls, record)
+
+    async def _turn_once(self, silent_seconds: float) -> bool:
+        """Look at every producer once; whether anything came."""
+        async with self._turn:
+            self._find_folders()
+            came = False
+            for folder in list(self._folders.values()):
+                came = await self._collect(folder, silent_seconds) or came
+            return await self._end_sessions() or came
+
+    def _find_folders(self) -> None:
+        for path in self._spool.iterdir():
+            if path.name not in self._folders and not path.name.startswith("."):
+                self._folders[path.name] = ProducerFolder(path)
+
+    async def _collect(self, folder: ProducerFolder, silent_seconds: float) -> bool:
+        if folder.set_aside:
+            return False
+        if not folder.adopted and time.monotonic() - folder.last_growth >= silent_seconds:
+            folder.adopt()  # before the read: what a dead producer wrote is then all there
+        if not folder.finished and folder.grew() and await self._relay(folder):
+            await self._remove_event_files(folder)
+            return True
+        if not folder.adopted or folder.set_aside:
+            return False
+        if folder.needs_ends:
+            await self._write_ends(folder)
+            return True
+        if not folder.finished:
+            await self._remove_event_files(folder)
+            return folder.finished
+        if await anyio.to_thread.run_sync(folder.remove_folder):
+            del self._folders[folder.producer]
+            return True
+        return False
+
+    async def _relay(self, folder: ProducerFolder) -> bool:
+        try:
+            batches = await anyio.to_thread.run_sync(folder.read)
+            for batch in batches:
+                await self.relay(folder.producer, batch.first_nth, batch.events)
+        except (SpoolDamaged, Damaged, ValueError) as error:
+            folder.set_aside = True
+            reason = f"{error}; it is left where it is. Move it out of the spool, or restore it."
+            print(reason, file=sys.stderr)  # noqa: T201 - a user has to look after it
+            await self.publish(ProducerSetAside(producer=folder.producer, reason=reason))
+            return False
+        return bool(batches)
+
+    async def _write_ends(self, folder: ProducerFolder) -> None:
+        known: set[str] = set()
+        if folder.has_open_work and folder.recording_folders():
+            async for record in self.read(RecordingStarted):
+                known.add(record.event.recording)
+        else:
+            known.update(path.name for path in folder.recording_folders())
+        await anyio.to_thread.run_sync(folder.write_ends, frozenset(known))
+
+    async def _remove_event_files(self, folder: ProducerFolder) -> None:
+        files = folder.removable()
+        if files or (folder.adopted and not folder.has_open_work):
+            await self.sync()
+            await anyio.to_thread.run_sync(folder.remove, files)
+
+    async def _end_sessions(self) -> bool:
+        """Publish the end of each session whose owner has ended and whose producers are all collected."""
+        ended = False
+        unfinished = {name for name, each in self._folders.items() if not (each.finished or each.set_aside)}
+        for path in session_folders(self.home):
+            session = path.name
+            if any(name.startswith(f"{session}-") for name in unfinished):
+                continue
+            outcome = outcome_of(path)
+            if outcome is None:
+                continue
+            event = await end_of(session, outcome, self.read(*TOLD_BY))
+            if event is not None:
+                await self.publish(event)
+            await self.sync()
+            await anyio.to_thread.run_sync(forget, path)
+            ended = True
+        return ended
+
+    def _write_controls(self, record: Record[CaptureAsked | CaptureHeld]) -> None:
+        session = record.event.session if isinstance(record.event, CaptureAsked) else None
+        common = self.home / "capture.json"
+        if session is None:
+            _write_control(common, _applied(_read_control(common), record))
+        for path in self._spool.iterdir():
+            mine = session is None or path.name.startswith(f"{session}-")
+            if mine and path.is_dir() and not path.name.startswith("."):
+                own = path / "control.json"
+                _write_control(own, _applied(_read_control(own if own.exists() else common), record))
+
+
+def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld]) -> Control:
+    """The control with one more event taken in; the same where it has been taken in before."""
+    match record.event:
+        case CaptureHeld(held=held):
+            return msgspec.structs.replace(control, held=held)
+        case CaptureAsked(once=True):
+            return msgspec.structs.replace(control, once=max(control.once, record.seq))
+        case CaptureAsked(settings=settings) if record.seq > control.asked:
+            return msgspec.structs.replace(control, settings=settings, asked=record.seq)
+    return control
+
+
+def _read_control(path: Path) -> Control:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Control)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return Control()
+
+
+def _write_control(path: Path, control: Control) -> None:
+    write_whole(path, msgspec.json.encode(control) + b"\n", lasting=False)
