@@ -9,7 +9,7 @@ async with running(tmp_path, {"best": (Leaderboard, LeaderboardOptions())}) as k
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
 
@@ -56,9 +56,13 @@ class RunningKernel:
         with anyio.fail_after(within_seconds):
             await self.kernel.finish_work()
 
-    def records(self, *types: type[E]) -> list[Record[E]]:
+    @overload
+    def records(self) -> list[Record[Event]]: ...
+    @overload
+    def records(self, *types: type[E]) -> list[Record[E]]: ...
+    def records(self, *types: type[Event]) -> list[Any]:
         """The log's records of these types; of all types where none is given."""
-        return list(read(self.kernel.home, *types))  # type: ignore[arg-type]  # read gives the types that it was asked for
+        return list(read(self.kernel.home, *types))
 
 
 @asynccontextmanager

@@ -104,10 +104,8 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             return True
         if not folder.finished:
             await self._remove_event_files(folder)
-            return folder.finished
-        if await anyio.to_thread.run_sync(folder.remove_folder):
+        if folder.finished and await anyio.to_thread.run_sync(folder.remove_folder):
             del self._folders[folder.producer]
-            return True
         return False
 
     async def _relay(self, folder: ProducerFolder) -> bool:
