@@ -1,0 +1,199 @@
+"""Jobs: what a recording's folder in the spool holds, and which work follows from it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernel.files import sync_folder, write_whole
+from plugins.encoder_pool.ffmpeg import Encoding
+from plugins.recorder.frames import CHUNK_FRAMES
+from plugins.recorder.spool import RecordingPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import anyio
+
+    from plugins.catalogue import Entry
+    from plugins.events import RecordingSealed, VideoAvailable, VideoFailed
+
+
+@dataclass(eq=False)
+class Recording:
+    """What the pool knows of one recording: on the disk, from the log, and what is being done about it."""
+
+    folder: Path
+    plan: RecordingPlan
+    frames: dict[int, int] = field(default_factory=dict)
+    """Frames of each sealed chunk, by its index."""
+    standing: set[int] = field(default_factory=set)
+    """Chunks whose segment stands."""
+    sealed: RecordingSealed | None = None
+    entry: Entry | None = None
+    """The catalogue's entry of a video that an earlier life placed, and had no time to announce."""
+    failure: Failure | None = None
+    """Why it is given up; said when nothing is written into its folder any more, which its seal tells."""
+    encoding: Encoding | None = None
+    attempts: Counter[int | None] = field(default_factory=Counter)
+    """Failed attempts at each chunk, and at finishing."""
+    begun: set[int] = field(default_factory=set)
+    """Chunks whose jobs were handed out and have not ended."""
+    finishing: bool = False
+    """Whether the last job was handed out."""
+    end: VideoAvailable | VideoFailed | None = None
+    """Said."""
+    scopes: set[anyio.CancelScope] = field(default_factory=set)
+    """Of its jobs that run."""
+
+    def due(self) -> Iterator[Job]:
+        """The jobs that can be begun now; each is handed out once."""
+        sealed = self.sealed
+        if self.finishing or (sealed is None and (self.failure or self.plan.wait_for_seal)):
+            return
+        if sealed is not None and (self.failure or self.entry or sealed.chunks <= 1 or self._all_stand(sealed)):
+            # A recording of one chunk needs no segment, unless that chunk is at work as one already.
+            if not self.begun:
+                self.finishing = True
+                yield Job(self, None, 0 if self.failure or self.entry or self.standing else sealed.frames)
+            return
+        if sealed is not None:
+            ready = list(range(sealed.chunks))
+        else:
+            # A short chunk is a recording's last: its seal is about to follow, and may say that it is the only one.
+            ready = sorted(chunk for chunk, frames in self.frames.items() if frames >= CHUNK_FRAMES)
+        for chunk in ready:
+            if chunk not in self.begun | self.standing:
+                self.begun.add(chunk)
+                yield Job(self, chunk, self.frames.get(chunk, CHUNK_FRAMES))
+
+    def cancel(self) -> None:
+        """Call off what runs."""
+        for scope in self.scopes:
+            scope.cancel()
+
+    def _all_stand(self, sealed: RecordingSealed) -> bool:
+        return self.standing.issuperset(range(sealed.chunks))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a recording is given up, and after how many attempts."""
+
+    reason: str
+    attempts: int
+
+
+@dataclass(eq=False, frozen=True)
+class Job:
+    """One piece of work: a chunk to encode, or a recording to finish."""
+
+    recording: Recording
+    chunk: int | None
+    """None: make the video of what there is, and put it into its place."""
+    frames: int
+    """Frames to encode."""
+
+    def __lt__(self, other: Job) -> bool:
+        return self._place() < other._place()
+
+    def _place(self) -> tuple[float, str, float]:
+        """The oldest recording first, its chunks in order."""
+        plan = self.recording.plan
+        return plan.started, plan.recording, -1 if self.chunk is None else self.chunk
+
+
+# On the disk -----------------------------------------------------------------------------------------------------
+
+
+def folder_of(home: Path, recording: str) -> Path:
+    """Where a recording's frames are: its id is the producer's, and four digits."""
+    return home / "spool" / recording.rpartition("-")[0] / recording
+
+
+def find(home: Path) -> list[Path]:
+    """The folders of all recordings in the spool."""
+    return sorted(plan.parent for plan in (home / "spool").glob("[!.]*/*/recording.json"))
+
+
+def read_plan(folder: Path) -> RecordingPlan | None:
+    """What a recording is to be; None where its folder does not say so any more."""
+    try:
+        return msgspec.json.decode((folder / "recording.json").read_bytes(), type=RecordingPlan)
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return None
+
+
+def chunk_in(folder: Path, chunk: int) -> Path:
+    """The frames of a chunk."""
+    return folder / f"{chunk:05}.chunk"
+
+
+def segment_in(folder: Path, chunk: int) -> Path:
+    """The encoded chunk; it stands whole or not at all."""
+    return folder / f"{chunk:05}.mp4"
+
+
+def standing_in(folder: Path) -> set[int]:
+    """The chunks whose segments stand."""
+    return {int(file.stem) for file in folder.glob("[0-9][0-9][0-9][0-9][0-9].mp4")}
+
+
+def remove_segments(folder: Path) -> None:
+    """Have every chunk encoded anew."""
+    for chunk in standing_in(folder):
+        segment_in(folder, chunk).unlink(missing_ok=True)
+
+
+def attempt_in(folder: Path, name: str) -> Path:
+    """A temporary name that no other attempt has, in this life of the kernel or in another."""
+    return folder / f"attempt-{secrets.token_hex(6)}-{name}"
+
+
+def remove_attempts(folder: Path) -> None:
+    """Remove what attempts left. An ffmpeg that outlived its kernel may still be writing: to nobody, then."""
+    for file in folder.glob("attempt-*"):
+        file.unlink(missing_ok=True)
+
+
+def read_encoding(folder: Path) -> Encoding | None:
+    """How the first chunk was encoded, and so all others must be; None where none was."""
+    try:
+        return msgspec.json.decode((folder / "encoding.json").read_bytes(), type=Encoding)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def write_encoding(folder: Path, encoding: Encoding) -> None:
+    """Settle how all chunks of the recording are encoded."""
+    write_whole(folder / "encoding.json", msgspec.json.encode(encoding), lasting=False)
+
+
+def remove(home: Path, folder: Path) -> None:
+    """Remove a recording's folder at one stroke; what a kill leaves of it, `remove_leftovers` finds.
+
+    It is renamed first: an ffmpeg that outlived its kernel can then create nothing in it.
+    """
+    leaving = _leaving(home, folder.name)
+    try:
+        folder.rename(leaving)
+    except FileNotFoundError:
+        return
+    sync_folder(folder.parent)
+    shutil.rmtree(leaving)
+
+
+def remove_leftovers(home: Path) -> None:
+    """Finish the removals that a kill interrupted."""
+    for folder in (home / "spool").glob(_leaving(home, "*").name):
+        shutil.rmtree(folder)
+
+
+def _leaving(home: Path, name: str) -> Path:
+    return home / "spool" / f".{name}.leaving"

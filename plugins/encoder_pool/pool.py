@@ -1,0 +1,455 @@
+"""The encoder pool: finds the jobs, runs as many side by side as there are cores to spare, and says how each ended."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from kernel.plugin import Plugin, on
+from plugins import catalogue
+from plugins.encoder_pool import ffmpeg, handover, jobs, kept
+from plugins.encoder_pool.cores import spare_cores
+from plugins.encoder_pool.feed import Child, Failed
+from plugins.encoder_pool.jobs import Failure, Job, Recording
+from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment, make_video
+from plugins.encoder_pool.options import EncoderPoolOptions
+from plugins.events import (
+    ChunkSealed,
+    EncoderProbe,
+    RecordingDiscarded,
+    RecordingSealed,
+    VideoAvailable,
+    VideoFailed,
+    VideoPruned,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from anyio.abc import TaskGroup
+
+    from kernel.event import Record
+    from plugins.recorder.spool import RecordingPlan
+
+End = VideoAvailable | VideoFailed | RecordingDiscarded
+END = (VideoAvailable, VideoFailed, RecordingDiscarded)
+"""What is said of a recording last."""
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+RETRY_SECONDS = (0.5, 2.0, 8.0)
+"""Before another attempt at what failed."""
+DISK_FULL_SECONDS = 5.0
+"""Between tries while the disk is full; these do not count as attempts."""
+PROBE_SECONDS = 1.0
+
+
+class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFailed, VideoPruned, EncoderProbe]):
+    """Turns each recording in the spool into a video, or says why not.
+
+    What is to be done is found on the disk and in the log by `run`, and from events afterwards. Handlers wait until
+    the first is done, so that an event that was already found in the log does nothing twice.
+    """
+
+    async def check(self) -> None:
+        """Encode a few frames with the encoder of the options."""
+        options = self.options
+        encoding = ffmpeg.Encoding(codec=options.codec, crf=options.crf, preset=options.preset)
+
+        def probe() -> None:
+            ffmpeg.probe(ffmpeg.find(), encoding, thumbnail=options.thumbnails)
+
+        await anyio.to_thread.run_sync(probe)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        self.executable = ffmpeg.find()
+        self.jobs = self.options.jobs or spare_cores()
+        self._recordings: dict[str, Recording] = {}
+        self._waiting: list[Job] = []
+        """A heap."""
+        self._running: set[Job] = set()
+        self._unfinished: set[Job] = set()
+        """Jobs that wait, run, or will be tried again."""
+        self._frames_encoded = 0
+        self._disk_full = False
+        self._changed = anyio.Event()
+        self._found = anyio.Event()
+        self._placing = anyio.Lock()
+        self._limiter = anyio.CapacityLimiter(self.jobs + 2)
+        yield
+
+    async def run(self) -> None:
+        await self._find()
+        self._found.set()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._say_progress)
+            while True:
+                while self._waiting and len(self._running) < self.jobs:
+                    job = heapq.heappop(self._waiting)
+                    self._running.add(job)
+                    tasks.start_soon(self._run_job, job, tasks)
+                await self._changed.wait()
+
+    async def drain(self) -> None:
+        await self._found.wait()
+        while self._unfinished:
+            await self._changed.wait()
+
+    def pending(self) -> str:
+        """What is still to be encoded, in words."""
+        chunks = sum(job.chunk is not None for job in self._unfinished)
+        videos = len(self._unfinished) - chunks
+        number, what = (chunks, "chunk") if chunks else (videos, "video")
+        if not number:
+            return ""
+        words = f"{number} {what}{'s' if number > 1 else ''} to encode"
+        return f"{words} (the disk is full)" if self._disk_full else words
+
+    # What happens ------------------------------------------------------------------------------------------------
+
+    @on(ChunkSealed)
+    async def take_chunk(self, event: ChunkSealed) -> None:
+        """A job, unless it has to wait for the seal."""
+        await self._found.wait()
+        recording = self._known(event.recording)
+        if recording is not None:
+            recording.frames[event.chunk] = event.frames
+            self._queue(recording)
+
+    @on(RecordingSealed)
+    async def take_seal(self, event: RecordingSealed) -> None:
+        """All that is left of the recording can be done now."""
+        await self._found.wait()
+        recording = self._known(event.recording)
+        if recording is not None:
+            recording.sealed = event
+            self._queue(recording)
+        elif not await self._has_ended(event.recording):
+            await self._fail_without_plan(event)
+
+    @on(RecordingDiscarded)
+    async def discard(self, event: RecordingDiscarded) -> None:
+        """Call its jobs off and remove its frames."""
+        await self._found.wait()
+        recording = self._recordings.get(event.recording)
+        if recording is not None:
+            self._forget(recording)
+        await self.sync()
+        await self._in_thread(jobs.remove, self.home, jobs.folder_of(self.home, event.recording))
+
+    # What is found at the start ----------------------------------------------------------------------------------
+
+    async def _find(self) -> None:
+        await self._in_thread(jobs.remove_leftovers, self.home)
+        folders = {folder.name: folder for folder in await self._in_thread(jobs.find, self.home)}
+        if not folders:
+            return
+        ends: dict[str, End] = {}
+        seals: dict[str, RecordingSealed] = {}
+        chunks: dict[str, dict[int, int]] = {name: {} for name in folders}
+        said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
+        said = self.read(*END, RecordingSealed, ChunkSealed)
+        async for record in said:
+            event = record.event
+            if event.recording not in folders:
+                continue
+            if isinstance(event, ChunkSealed):
+                chunks[event.recording][event.chunk] = event.frames
+            elif isinstance(event, RecordingSealed):
+                seals[event.recording] = event
+            else:
+                ends[event.recording] = event
+        await self.sync()
+        for name, folder in folders.items():
+            plan = await self._in_thread(self._tidy, folder)
+            if name in ends:
+                await self._in_thread(self._clean_up, folder, ends[name])
+            elif plan is not None:
+                recording = self._recordings[name] = Recording(
+                    folder,
+                    plan,
+                    frames=chunks[name],
+                    sealed=seals.get(name),
+                    standing=jobs.standing_in(folder),
+                    encoding=jobs.read_encoding(folder),
+                    entry=catalogue.read(self.home, name),
+                )
+                self._queue(recording)
+            elif name in seals:
+                await self._fail_without_plan(seals[name])
+
+    def _tidy(self, folder: Path) -> RecordingPlan | None:
+        """Remove what attempts of an earlier life left, and read what the recording is to be."""
+        jobs.remove_attempts(folder)
+        plan = jobs.read_plan(folder)
+        if plan is not None:
+            handover.remove_hidden(self.home, folder, plan)
+        return plan
+
+    def _clean_up(self, folder: Path, end: End) -> None:
+        """Do what was left to do when the end was said."""
+        if isinstance(end, VideoFailed) and end.frames_kept_in is not None:
+            kept.keep(self.home, folder, self.options.failed_bytes)
+        else:
+            jobs.remove(self.home, folder)
+
+    def _known(self, name: str) -> Recording | None:
+        """The recording, read from its folder where it is new; None where there is no folder."""
+        recording = self._recordings.get(name)
+        if recording is None:
+            folder = jobs.folder_of(self.home, name)
+            plan = jobs.read_plan(folder)
+            if plan is not None:
+                recording = self._recordings[name] = Recording(folder, plan)
+        return recording
+
+    async def _has_ended(self, name: str) -> bool:
+        said: AsyncIterator[Record[End]] = self.read(*END)
+        async for record in said:
+            if record.event.recording == name:
+                return True
+        return False
+
+    # Jobs --------------------------------------------------------------------------------------------------------
+
+    def _queue(self, recording: Recording) -> None:
+        for job in recording.due():
+            self._unfinished.add(job)
+            heapq.heappush(self._waiting, job)
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _stands(self, recording: Recording) -> bool:
+        """Whether the recording is still the pool's business: neither ended nor discarded."""
+        return self._recordings.get(recording.plan.recording) is recording
+
+    def _forget(self, recording: Recording) -> None:
+        """Have nothing more to do with a recording, and call off what runs for it."""
+        del self._recordings[recording.plan.recording]
+        self._waiting = [job for job in self._waiting if job.recording is not recording]
+        heapq.heapify(self._waiting)
+        self._unfinished = {job for job in self._unfinished if job.recording is not recording or job in self._running}
+        recording.cancel()
+        self._note_change()
+
+    async def _run_job(self, job: Job, tasks: TaskGroup) -> None:
+        recording = job.recording
+        error: Exception | None = None
+        with anyio.CancelScope() as scope:
+            recording.scopes.add(scope)
+            try:
+                await (self._finish(recording) if job.chunk is None else self._encode(recording, job.chunk))
+            except (Failed, Hopeless, OSError) as raised:
+                if recording.end is not None:
+                    raise  # said is said: what could not be cleaned up is found at the next start
+                error = raised
+        recording.scopes.discard(scope)
+        self._running.discard(job)
+        again_in = None
+        if error is None and not scope.cancelled_caught:
+            self._disk_full = False
+            self._frames_encoded += job.frames
+        elif error is not None and self._stands(recording):
+            again_in = self._after_failure(job, error)
+        if again_in is None:
+            self._end_job(job)
+        else:
+            tasks.start_soon(self._try_again, job, again_in)
+            self._note_change()
+
+    def _end_job(self, job: Job) -> None:
+        self._unfinished.discard(job)
+        if job.chunk is not None:
+            job.recording.begun.discard(job.chunk)
+        if self._stands(job.recording):
+            self._queue(job.recording)
+        self._note_change()
+
+    async def _try_again(self, job: Job, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        if self._stands(job.recording) and job.recording.failure is None:
+            heapq.heappush(self._waiting, job)
+            self._note_change()
+        else:
+            self._end_job(job)
+
+    def _after_failure(self, job: Job, error: Exception) -> float | None:
+        """Seconds to the next attempt; None where the job as such is over."""
+        recording = job.recording
+        if _is_disk_full(error):
+            self._disk_full = True
+            return DISK_FULL_SECONDS
+        recording.attempts[job.chunk] += 1
+        attempts = recording.attempts[job.chunk]
+        if not recording.folder.exists():
+            error = Hopeless(f"{recording.folder} is gone; it was removed by something else than Stepreel")
+        if attempts >= self.options.attempts or isinstance(error, Hopeless):
+            recording.failure = Failure(_words(error), attempts)
+            recording.finishing = False
+            recording.cancel()
+            return None
+        if isinstance(error, WrongJoin):
+            jobs.remove_segments(recording.folder)
+            recording.standing.clear()
+            recording.finishing = False
+            return None
+        return RETRY_SECONDS[min(attempts, len(RETRY_SECONDS)) - 1]
+
+    async def _encode(self, recording: Recording, chunk: int) -> None:
+        await self._work(make_segment, self._order(recording), chunk)
+        recording.standing.add(chunk)
+
+    async def _finish(self, recording: Recording) -> None:
+        """Say the recording's end, which is on disk before its frames are removed."""
+        sealed = recording.sealed
+        assert sealed is not None
+        if sealed.frames == 0:
+            recording.failure = Failure("no frame was captured", 0)
+        if recording.failure is not None:
+            recording.end = await self._give_up(recording.folder, sealed, recording.failure)
+        elif recording.entry is None:
+            recording.end = await self._make(recording, sealed)
+        elif await self._in_thread(handover.stands, self.home, recording.entry):
+            recording.end = handover.announcement(recording.entry)
+            await self.publish(recording.end)
+        else:
+            await self._in_thread(handover.withdraw, self.home, recording.entry)
+            recording.entry, recording.finishing = None, False
+            return
+        await self.sync()
+        await self._in_thread(self._clean_up, recording.folder, recording.end)
+        del self._recordings[recording.plan.recording]
+
+    async def _make(self, recording: Recording, sealed: RecordingSealed) -> VideoAvailable:
+        plan, folder = recording.plan, recording.folder
+        made = await self._work(make_video, self._order(recording), sealed)
+        try:
+            async with self._placing:
+                target = await self._in_thread(handover.settle_target, self.home, folder, plan)
+                await self._displace(target, plan.recording)
+                entry = await self._in_thread(handover.place, self.home, target, made, plan, sealed)
+                available = handover.announcement(entry)
+                await self.publish(available)
+        finally:
+            handover.discard(made)
+        return available
+
+    async def _displace(self, target: Path, recording: str) -> None:
+        """Announce that the video in the target's place goes, before it does."""
+        displaced = await self._in_thread(handover.displaced, self.home, target, recording)
+        if not displaced:
+            return
+        for entry in displaced:
+            await self.publish(
+                VideoPruned(
+                    recording=entry.recording,
+                    session=entry.session,
+                    path=entry.path,
+                    size_bytes=handover.size_of(self.home, entry),
+                    policy="replaced",
+                    reason=f"the video of {recording} takes its name",
+                )
+            )
+        await self.sync()
+        for entry in displaced:
+            await self._in_thread(handover.withdraw, self.home, entry)
+
+    async def _give_up(self, folder: Path, sealed: RecordingSealed, failure: Failure) -> VideoFailed:
+        failed = VideoFailed(
+            recording=sealed.recording,
+            session=sealed.session,
+            attempts=failure.attempts,
+            reason=failure.reason,
+            frames_kept_in=kept.place_for(self.home, folder, self.options.failed_bytes),
+        )
+        await self.publish(failed)
+        return failed
+
+    async def _fail_without_plan(self, sealed: RecordingSealed) -> None:
+        """End a recording whose folder does not say any more what it was to be, or is gone."""
+        folder = jobs.folder_of(self.home, sealed.recording)
+        lost = f"{folder / 'recording.json'} is damaged" if folder.exists() else f"{folder} is gone"
+        failed = await self._give_up(folder, sealed, Failure(f"{lost}, so nobody knows what the video is to be", 0))
+        await self.sync()
+        await self._in_thread(self._clean_up, folder, failed)
+
+    def _order(self, recording: Recording) -> Order:
+        options = self.options
+        if recording.encoding is None:
+            encoding = ffmpeg.Encoding(codec=options.codec, crf=options.crf, preset=options.preset)
+            if sum(job.frames for job in self._waiting) > options.backlog_frames:
+                encoding = encoding.under_backlog()
+            jobs.write_encoding(recording.folder, encoding)
+            recording.encoding = encoding
+        return Order(
+            home=self.home,
+            folder=recording.folder,
+            plan=recording.plan,
+            encoding=recording.encoding,
+            executable=self.executable,
+            stall_seconds=options.stall_seconds,
+            thumbnail=options.thumbnails,
+        )
+
+    async def _work(self, make: Callable[[Order, Child, A], T], order: Order, what: A) -> T:
+        """Run this in a thread. Being cancelled kills its ffmpeg, which ends the thread, and waits for that."""
+        child = Child()
+        made: list[T] = []
+        error: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_kill_when_cancelled, child)
+            try:
+                made.append(await self._in_thread(make, order, child, what))
+            except (Failed, Hopeless, OSError) as raised:
+                error = raised  # raised below, outside the group, which would wrap it
+            tasks.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        return made[0]
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
+
+    async def _say_progress(self) -> None:
+        said = EncoderProbe(waiting_chunks=0, running_jobs=0, frames_encoded=0)
+        while True:
+            await anyio.sleep(PROBE_SECONDS)
+            probe = EncoderProbe(
+                waiting_chunks=sum(job.frames > 0 for job in self._unfinished - self._running),
+                running_jobs=len(self._running),
+                frames_encoded=self._frames_encoded,
+            )
+            if probe != said:
+                await self.publish(probe)
+                said = probe
+
+
+async def _kill_when_cancelled(child: Child) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        child.kill()
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

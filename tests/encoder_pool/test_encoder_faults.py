@@ -1,0 +1,254 @@
+"""What goes wrong while encoding: ffmpeg hangs, dies or lies, chunks are damaged, folders vanish, disks are full."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+import numpy as np
+import psutil
+import pytest
+
+from plugins.encoder_pool import EncoderPoolOptions
+from plugins.events import RecordingSealed, VideoAvailable, VideoFailed
+from plugins.recorder.frames import ChunkReader
+from tests.encoder_pool.films import SESSION, film
+from tests.encoder_pool.pools import encoding, failure, files_of, in_the_place_of_ffmpeg, indices, lines_of, made, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.encoder_pool.films import Picture
+
+pytestmark = pytest.mark.anyio
+
+REAL = 'exec "$FFMPEG" "$@"'
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugins.encoder_pool.pool.RETRY_SECONDS", (0.05,))
+    monkeypatch.setattr("plugins.encoder_pool.pool.DISK_FULL_SECONDS", 0.05)
+
+
+def noise(index: int, width: int, height: int) -> Picture:
+    """What takes its time to be encoded."""
+    return np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
+
+
+async def test_a_stopped_ffmpeg_is_killed_and_its_chunk_tried_again(home: Path) -> None:
+    one = film(home, 300, size=(320, 240), picture=noise)
+    async with encoding(home, EncoderPoolOptions(stall_seconds=1)) as kernel:
+        await kernel.publish(*one.events)
+        await until(lambda: psutil.Process().children())
+        (first,) = psutil.Process().children()
+        first.send_signal(signal.SIGSTOP)
+        assert first.status() == psutil.STATUS_STOPPED
+        await kernel.settle()
+        assert not first.is_running()
+        (available,) = (record.event for record in kernel.records(VideoAvailable))
+        assert not kernel.records(VideoFailed)
+    assert available.frames == 300
+    assert not files_of(home / "spool")
+
+
+async def test_memory_stays_flat_while_an_ffmpeg_hangs(home: Path) -> None:
+    one = film(home, 150, size=(640, 480), picture=lambda index, *size: noise(index % 2, *size))
+    async with encoding(home, EncoderPoolOptions(stall_seconds=1.5, jobs=1), drain_seconds=0) as kernel:
+        before = psutil.Process().memory_info().rss
+        await kernel.publish(*one.events)
+        await until(lambda: psutil.Process().children())
+        (first,) = psutil.Process().children()
+        first.send_signal(signal.SIGSTOP)
+        grown = []
+        while first.is_running():
+            grown.append(psutil.Process().memory_info().rss - before)
+            await anyio.sleep(0.1)
+        assert len(grown) > 5
+        assert max(grown) < 32 * 640 * 480 * 3  # of the 150 frames, a few
+
+
+async def test_one_failed_attempt_is_made_good(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, f"[ $run = 1 ] && exit 1\n{REAL}")
+    available = await made(home, film(home, 700))
+    assert indices(home, available) == list(range(700))
+
+
+@pytest.mark.parametrize("frames", [20, 700])
+async def test_three_failed_attempts_are_a_failed_video(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int
+) -> None:
+    runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, "echo out of luck >&2; exit 1")
+    one = film(home, frames)
+    failed = await failure(home, one, EncoderPoolOptions(jobs=1))
+    assert (failed.recording, failed.session, failed.attempts) == (one.recording, SESSION, 3)
+    assert failed.reason == "ffmpeg ended with exit code 1: out of luck"
+    assert failed.frames_kept_in == f"failed/{one.recording}"
+    kept = home / failed.frames_kept_in
+    assert {file.name for file in kept.glob("*.chunk")} == {f"{each.chunk:05}.chunk" for each in one.chunks}
+    assert (kept / "recording.json").exists()
+    with ChunkReader(kept / "00000.chunk") as reader:
+        assert len(list(reader)) == one.chunks[0].frames
+    assert not files_of(home / "spool")
+    assert 3 <= len(lines_of(runs)) <= 3 * len(one.chunks)
+
+
+async def test_a_video_without_all_its_frames_is_a_failed_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = '[[ $* == *rawvideo* ]] && exec "$FFMPEG" "${@:1:$#-1}" -frames:v 19 "${@: -1}"'
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, f"{fewer}\n{REAL}")
+    failed = await failure(home, film(home, 20), EncoderPoolOptions(thumbnails=False))
+    assert "20 frames were captured, and the video holds 19" in failed.reason or "stopped reading" in failed.reason
+    assert not list(home.rglob("*.mp4"))
+
+
+async def test_a_bad_join_has_its_chunks_encoded_anew(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined_by_half = 'sed -i "\\$d" "${@:$((i+1)):1}"'
+    bad_join = (
+        'if [[ $* == *concat* && ! -e "$0.once" ]]; then touch "$0.once"; '
+        f"for ((i=1; i<$#; i++)); do [[ ${{!i}} == -i ]] && {joined_by_half}; done; fi"
+    )
+    runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, f"{bad_join}\n{REAL}")
+    available = await made(home, film(home, 700), EncoderPoolOptions(thumbnails=False))
+    assert indices(home, available) == list(range(700))
+    assert sum("rawvideo" in line for line in lines_of(runs)) == 4
+    assert sum("concat" in line for line in lines_of(runs)) == 2
+
+
+async def test_a_damaged_chunk_fails_its_recording_and_no_other(home: Path) -> None:
+    bad, good = film(home, 700, number=0), film(home, 20, number=1)
+    chunk = bad.folder / "00001.chunk"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    chunk.write_bytes(content)
+    async with encoding(home) as kernel:
+        await kernel.publish(*bad.events, *good.events)
+        await kernel.settle()
+        (failed,) = (record.event for record in kernel.records(VideoFailed))
+        (available,) = (record.event for record in kernel.records(VideoAvailable))
+    assert (failed.recording, failed.attempts) == (bad.recording, 1)
+    assert "00001.chunk: damaged at byte" in failed.reason
+    assert available.recording == good.recording
+
+
+async def test_a_recording_whose_folder_vanished_has_failed(home: Path) -> None:
+    early, late = film(home, 700, number=0), film(home, 700, number=1)
+    async with encoding(home) as kernel:
+        shutil.rmtree(early.folder)
+        await kernel.publish(*early.events)
+        await kernel.settle()
+        await kernel.publish(*late.chunks)
+        await kernel.settle()
+        shutil.rmtree(late.folder)
+        await kernel.publish(late.sealed)
+        await kernel.settle()
+        failed = [record.event for record in kernel.records(VideoFailed)]
+        assert not kernel.records(VideoAvailable)
+    assert [each.recording for each in failed] == [early.recording, late.recording]
+    assert all("is gone" in each.reason and each.frames_kept_in is None for each in failed)
+
+
+async def test_a_recording_without_frames_has_failed(home: Path) -> None:
+    failed = await failure(home, film(home, 0))
+    assert failed.reason == "no frame was captured"
+    assert not files_of(home / "spool")
+
+
+async def test_what_fails_while_the_recording_goes_on_is_said_at_its_end(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its producer still writes into the folder."""
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "exit 1")
+    one = film(home, 1100)
+    async with encoding(home) as kernel:
+        await kernel.publish(*one.chunks)
+        await kernel.settle()
+        assert one.folder.exists()
+        assert not kernel.records(VideoFailed)
+        await kernel.publish(one.sealed)
+        await kernel.settle()
+        assert len(kernel.records(VideoFailed)) == 1
+
+
+async def test_the_frames_of_failed_recordings_are_kept_within_a_bound(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "exit 1")
+    films = [film(home, 20, number=number, picture=noise) for number in range(4)]
+    large = film(home, 80, number=4, picture=noise)
+    size = (films[0].folder / "00000.chunk").stat().st_size
+    options = EncoderPoolOptions(failed_bytes=3 * size + size // 2, attempts=1, jobs=1)
+    async with encoding(home, options) as kernel:
+        for one in [*films, large]:
+            await kernel.publish(*one.events)
+            await kernel.settle()
+        failed = [record.event for record in kernel.records(VideoFailed)]
+    assert [each.frames_kept_in for each in failed] == [*(f"failed/{one.recording}" for one in films), None]
+    assert sorted(each.name for each in (home / "failed").iterdir()) == [one.recording for one in films[1:]]
+
+
+async def test_a_full_disk_is_waited_for_and_costs_no_attempt(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = 'if [ -e "$0.full" ]; then echo "Error writing trailer: No space left on device" >&2; exit 228; fi'
+    runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, f"{full}\n{REAL}")
+    (tmp_path / "not-quite-ffmpeg.full").touch()
+    one = film(home, 20)
+    async with encoding(home) as kernel:
+        await kernel.publish(*one.events)
+        await until(lambda: len(lines_of(runs)) > 5)
+        assert kernel.plugins["encoder"].pending() == "1 video to encode (the disk is full)"
+        (tmp_path / "not-quite-ffmpeg.full").unlink()
+        await kernel.settle()
+        assert len(kernel.records(VideoAvailable)) == 1
+        assert not kernel.records(VideoFailed)
+
+
+async def test_a_target_that_cannot_be_written_is_a_failure_that_names_it(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    failed = await failure(home, film(home, 20, path=str(tmp_path / "file" / "x.mp4")))
+    assert str(tmp_path / "file") in failed.reason
+    assert "irectory" in failed.reason
+
+
+async def test_a_stop_that_waits_no_longer_leaves_nothing_running(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
+    one = film(home, 1100)
+    async with encoding(home, drain_seconds=0.3) as kernel:
+        await kernel.publish(*one.events)
+        await until(lambda: len(psutil.Process().children(recursive=True)) >= 2)
+    assert kernel.outcome is not None
+    assert kernel.outcome.name == "undrained"
+    assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "54321"]]
+    assert one.folder.exists()
+    monkeypatch.delenv("IMAGEIO_FFMPEG_EXE")
+    async with encoding(home) as kernel:
+        await kernel.settle()
+        (available,) = (record.event for record in kernel.records(VideoAvailable))
+    assert indices(home, available) == list(range(1100))
+
+
+async def test_frames_of_another_size_than_planned_are_a_failure_with_both_sizes(home: Path) -> None:
+    one = film(home, 20)
+    plan = msgspec.structs.replace(one.plan, width=100)
+    (one.folder / "recording.json").write_bytes(msgspec.json.encode(plan))
+    failed = await failure(home, one)
+    assert "96x64" in failed.reason
+    assert "100x64" in failed.reason
+
+
+async def test_a_recording_whose_plan_is_damaged_has_failed(home: Path) -> None:
+    one = film(home, 20)
+    (one.folder / "recording.json").write_bytes(b"")
+    failed = await failure(home, one)
+    assert "recording.json is damaged" in failed.reason
+    assert failed.frames_kept_in is not None
+    assert isinstance(one.sealed, RecordingSealed)

@@ -1,0 +1,308 @@
+"""Recordings become videos: every frame in its place, every file whole, every video announced once."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+
+from plugins import catalogue
+from plugins.encoder_pool import EncoderPool, EncoderPoolOptions
+from plugins.events import EncoderProbe, RecordingDiscarded, VideoAvailable, VideoFailed, VideoPruned
+from plugins.recorder.frames import CHUNK_FRAMES
+from tests.encoder_pool.films import PRODUCER, decode, film, shown, size_of
+from tests.encoder_pool.pools import (
+    encoding,
+    files_of,
+    in_the_place_of_ffmpeg,
+    indices,
+    lines_of,
+    log,
+    made,
+    qualities,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def other_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that no file can be renamed into from the home."""
+    shared = Path("/dev/shm")  # noqa: S108 - a folder of our own in it, gone with the test
+    if shared.is_dir() and shared.stat().st_dev != tmp_path.stat().st_dev:
+        with TemporaryDirectory(dir=shared) as name:
+            yield Path(name)
+        return
+    folder, replace = tmp_path / "elsewhere", Path.replace
+    folder.mkdir()
+
+    def replace_within(self: Path, target: Path) -> Path:
+        if self.is_relative_to(folder) != target.is_relative_to(folder):
+            raise OSError(errno.EXDEV, "Cross-device link")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_within)
+    yield folder
+
+
+@pytest.mark.parametrize("fps", [20, 23.976, 30, 50, 60])
+async def test_every_frame_shows_its_own_index(home: Path, fps: float) -> None:
+    available = await made(home, film(home, 1500, fps=fps))
+    assert indices(home, available) == list(range(1500))
+    assert (available.frames, available.fps, available.seconds) == (1500, fps, 1500 / fps)
+
+
+async def test_every_frame_of_an_odd_size_shows_its_own_index(home: Path) -> None:
+    available = await made(home, film(home, 1500, size=(161, 97)))
+    assert indices(home, available) == list(range(1500))
+    assert (available.width, available.height) == (162, 98) == size_of(home / available.path)
+
+
+@pytest.mark.parametrize("fps", [23.976, 50])
+@pytest.mark.parametrize("frames", [1, 2, 3, 512, 513, 514, 1025, 1026])
+async def test_chunk_borders_and_short_tails_lose_nothing(home: Path, frames: int, fps: float) -> None:
+    available = await made(home, film(home, frames, fps=fps))
+    assert indices(home, available) == list(range(frames))
+
+
+async def test_a_video_is_what_its_announcement_and_its_catalogue_entry_say(home: Path) -> None:
+    one = film(home)
+    available = await made(home, one)
+    video = home / one.plan.path
+    assert available.path == one.plan.path
+    assert available.sha256 == hashlib.sha256(video.read_bytes()).hexdigest()
+    assert available.size_bytes == video.stat().st_size
+    assert (available.codec, available.width, available.height) == ("h264", 96, 64)
+    assert (available.total_reward, available.kept_for, available.complete) == (12.5, ["best"], True)
+    entry = catalogue.read(home, one.recording)
+    assert entry is not None
+    assert entry.identity == catalogue.identify(video)
+    assert (entry.env_id, entry.started, entry.keep) == (one.plan.env_id, one.plan.started, one.plan.keep)
+    said = msgspec.structs.asdict(available)
+    assert {key: value for key, value in msgspec.structs.asdict(entry).items() if key in said}.items() <= said.items()
+
+
+@pytest.mark.parametrize("frames", [30, 700])
+async def test_the_thumbnail_shows_the_middle_frame(home: Path, frames: int) -> None:
+    available = await made(home, film(home, frames, size=(640, 360)))
+    assert available.thumbnail == f"recordings/{available.recording}.jpg"
+    (picture,) = decode(home / available.thumbnail)
+    assert picture.shape == (180, 320, 3)
+    assert shown(picture) == frames // 2
+
+
+@pytest.mark.parametrize("frames", [30, 700])
+async def test_thumbnails_can_be_left_out(home: Path, frames: int) -> None:
+    available = await made(home, film(home, frames), EncoderPoolOptions(thumbnails=False))
+    assert available.thumbnail is None
+    assert not list((home / "recordings").glob("*.jpg"))
+
+
+async def test_nothing_but_the_video_its_thumbnail_and_its_entry_is_left(home: Path) -> None:
+    films = [film(home, frames, number=number) for number, frames in enumerate((5, 700))]
+    for one in films:
+        await made(home, one)
+    expected = {home / one.plan.path for one in films}
+    expected |= {home / "recordings" / f"{one.recording}{end}" for one in films for end in (".json", ".jpg")}
+    assert files_of(home) == expected
+
+
+async def test_frames_of_other_kinds_are_encoded_upright(home: Path) -> None:
+    def flipped(index: int, width: int, height: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        upright = np.full((height, width, 4), 20, np.uint8)
+        upright[: height // 2, : width // 2, 0] = 235
+        return upright[::-1].copy()[::-1]
+
+    available = await made(home, film(home, 5, picture=flipped))
+    picture = decode(home / available.path)[4]
+    assert picture[10, 10, 0] > 200
+    assert picture[50, 10].max() < 50
+    assert picture[10, 80].max() < 50
+
+
+async def test_full_chunks_are_encoded_while_the_recording_goes_on(home: Path) -> None:
+    one = film(home, CHUNK_FRAMES + 10)
+    async with encoding(home) as kernel:
+        await kernel.publish(*one.chunks)
+        await kernel.settle()
+        assert [file.name for file in one.folder.glob("*.mp4")] == ["00000.mp4"]
+        assert not kernel.records(VideoAvailable)
+        await kernel.publish(one.sealed)
+        await kernel.settle()
+        assert indices(home, kernel.records(VideoAvailable)[0].event) == list(range(CHUNK_FRAMES + 10))
+
+
+async def test_a_recording_whose_only_chunk_was_full_is_a_video_too(home: Path) -> None:
+    one = film(home, CHUNK_FRAMES)
+    async with encoding(home) as kernel:
+        await kernel.publish(*one.chunks)
+        await kernel.settle()
+        await kernel.publish(one.sealed)
+        await kernel.settle()
+        assert indices(home, kernel.records(VideoAvailable)[0].event) == list(range(CHUNK_FRAMES))
+
+
+async def test_a_recording_that_waits_for_its_seal_and_is_discarded_never_meets_ffmpeg(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, 'exec "$FFMPEG" "$@"')
+    one = film(home, 1100, wait_for_seal=True)
+    async with encoding(home) as kernel:
+        await kernel.publish(*one.chunks)
+        await kernel.settle()
+        await kernel.publish(RecordingDiscarded(recording=one.recording, session=one.plan.session, why="not kept"))
+        await kernel.settle()
+        assert not kernel.records(VideoAvailable, VideoFailed)
+    assert not lines_of(runs)
+    assert not files_of(home)
+
+
+async def test_a_discarded_recording_that_is_being_encoded_is_called_off(home: Path) -> None:
+    one = film(home, 2000)
+    async with encoding(home) as kernel:
+        await kernel.publish(*one.chunks)
+        await until(lambda: list(one.folder.glob("attempt-*")))
+        await kernel.publish(RecordingDiscarded(recording=one.recording, session=one.plan.session, why="not kept"))
+        await kernel.settle()
+        assert not kernel.records(VideoAvailable, VideoFailed)
+    assert not files_of(home)
+
+
+async def test_a_video_that_takes_a_name_announces_that_the_old_one_goes(home: Path) -> None:
+    old, new = (film(home, frames, number=number, path="videos/x.mp4") for number, frames in ((0, 10), (1, 25)))
+    async with encoding(home) as kernel:
+        for one in (old, new):
+            await kernel.publish(*one.events)
+            await kernel.settle()
+        first, pruned, second = (record.event for record in kernel.records(VideoAvailable, VideoPruned))
+    assert isinstance(first, VideoAvailable)
+    assert isinstance(pruned, VideoPruned)
+    assert isinstance(second, VideoAvailable)
+    assert (pruned.recording, pruned.policy, pruned.size_bytes) == (old.recording, "replaced", first.size_bytes)
+    assert second.path == first.path == pruned.path
+    assert indices(home, second) == list(range(25))
+    kept = {f"{new.recording}.json", f"{new.recording}.jpg"}
+    assert {file.name for file in (home / "recordings").iterdir()} == kept
+
+
+async def test_a_pinned_video_keeps_its_name(home: Path) -> None:
+    films = [film(home, 5 + number, number=number, path="videos/x.mp4") for number in range(3)]
+    async with encoding(home) as kernel:
+        for one in films:
+            await kernel.publish(*one.events)
+            await kernel.settle()
+            entry = catalogue.read(home, one.recording)
+            assert entry is not None
+            catalogue.write(home, msgspec.structs.replace(entry, pinned=True))
+        assert not kernel.records(VideoPruned)
+        available = [record.event for record in kernel.records(VideoAvailable)]
+    assert [each.path for each in available] == ["videos/x.mp4", "videos/x-2.mp4", "videos/x-3.mp4"]
+    assert [len(indices(home, each)) for each in available] == [5, 6, 7]
+
+
+async def test_the_target_may_be_outside_the_home(home: Path, tmp_path: Path) -> None:
+    target = tmp_path / "of the user's" / "käse" / "video.mp4"
+    available = await made(home, film(home, 700, path=str(target)))
+    assert available.path == str(target)
+    assert indices(home, available) == list(range(700))
+    assert files_of(target.parent) == {target}
+
+
+async def test_the_target_may_be_on_another_file_system(home: Path, other_file_system: Path) -> None:
+    target = other_file_system / "new" / "video.mp4"
+    available = await made(home, film(home, 700, path=str(target)))
+    assert indices(home, available) == list(range(700))
+    assert available.sha256 == hashlib.sha256(target.read_bytes()).hexdigest()
+    assert files_of(other_file_system) == {target}
+
+
+async def test_the_path_of_a_target_in_the_home_is_said_relative_to_it(home: Path) -> None:
+    assert (await made(home, film(home, path=str(home.absolute() / "here.mp4")))).path == "here.mp4"
+
+
+async def test_a_folder_name_that_means_something_to_ffmpeg_is_only_a_name(tmp_path: Path) -> None:
+    home = tmp_path / "concat:a %03d 'b'\\"
+    available = await made(home, film(home, 700, path="videos/%d:x.mp4"))
+    assert indices(home, available) == list(range(700))
+
+
+async def test_the_oldest_recording_comes_first(home: Path) -> None:
+    films = [film(home, 5, number=number) for number in range(6)]
+    await log(home, *[event for one in reversed(films) for event in one.events])
+    async with encoding(home, EncoderPoolOptions(jobs=1)) as kernel:
+        await kernel.settle()
+        order = [record.event.recording for record in kernel.records(VideoAvailable)]
+    assert order == [one.recording for one in films]
+
+
+async def test_under_backlog_new_recordings_are_encoded_faster_each_in_one_way(home: Path) -> None:
+    films = [film(home, 1100, number=number) for number in range(3)]
+    await log(home, *[event for one in films for event in one.events])
+    # When the first two begin, more than 1,500 frames wait behind them; when the last one begins, 588 do.
+    async with encoding(home, EncoderPoolOptions(jobs=1, backlog_frames=1500)) as kernel:
+        await kernel.settle()
+        for record in kernel.records(VideoAvailable):
+            assert indices(home, record.event) == list(range(1100))
+    assert [qualities(home / one.plan.path) for one in films] == [{"20.0"}, {"20.0"}, {"21.0"}]
+
+
+async def test_progress_is_said_and_counted(home: Path) -> None:
+    one = film(home, 700)
+    async with encoding(home) as kernel:
+        pool = kernel.plugins["encoder"]
+        done = EncoderProbe(waiting_chunks=0, running_jobs=0, frames_encoded=700)
+        assert pool.pending() == ""
+        await kernel.publish(*one.events)
+        await until(pool.pending)
+        assert re.fullmatch(r"[12] chunks? to encode", pool.pending())
+        await kernel.settle()
+        assert pool.pending() == ""
+        await until(lambda: [record.event for record in kernel.records(EncoderProbe)][-1:] == [done])
+
+
+async def test_another_encoder_may_be_named(home: Path) -> None:
+    options = EncoderPoolOptions(codec="libx265", crf=20, preset="ultrafast")
+    available = await made(home, film(home, 600), options)
+    assert available.codec == "hevc"
+    assert indices(home, available) == list(range(600))
+
+
+async def test_a_check_leaves_no_trace(home: Path) -> None:
+    from kernel.runtime import check
+    from kernel.wiring import Part
+
+    await check(home, [Part("encoder", EncoderPool, EncoderPoolOptions(), required=False)])
+    assert not home.exists()
+
+
+async def test_recordings_are_independent_of_their_producers_being_alive(home: Path) -> None:
+    """The spool folder of the producer, and what else is in it, is not the pool's."""
+    one = film(home)
+    (one.folder.parent / "producer.json").write_text("{}")
+    await made(home, one)
+    assert [file.name for file in (home / "spool" / PRODUCER).iterdir()] == ["producer.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"jobs": -1}, "jobs is -1"),
+        ({"crf": -2}, "crf"),
+        ({"stall_seconds": 0}, "stall_seconds"),
+        ({"attempts": 0}, "1 or"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        EncoderPoolOptions(**options)  # type: ignore[arg-type]  # all of them take an int

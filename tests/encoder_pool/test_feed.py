@@ -1,0 +1,127 @@
+"""One ffmpeg: started, fed, and killed when it hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from plugins.encoder_pool.feed import Child, Failed, Hung, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FRAME = bytes(300_000)
+
+
+def test_frames_arrive_whole_and_in_order(tmp_path: Path) -> None:
+    frames = [bytes([index]) * 100_003 for index in range(50)]
+    run(Child(), _shell("cat > all"), tmp_path, frames, stall_seconds=15)
+    assert (tmp_path / "all").read_bytes() == b"".join(frames)
+
+
+def test_its_last_words_are_handed_on(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="exit code 7: no such luck"):
+        run(Child(), _shell("echo no such luck >&2; exit 7"), tmp_path, [FRAME] * 20, stall_seconds=15)
+
+
+def test_much_talk_neither_blocks_it_nor_fills_the_memory(tmp_path: Path) -> None:
+    talk = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo end >&2"
+    words = run(Child(), _shell(talk), tmp_path, None, stall_seconds=15)
+    assert words.endswith("end")
+    assert len(words) <= 1 << 16
+
+
+def test_talking_is_no_progress(tmp_path: Path) -> None:
+    with pytest.raises(Hung):
+        run(Child(), _shell("while :; do echo waiting >&2; done"), tmp_path, _endless(), stall_seconds=0.3)
+    _assert_nothing_runs()
+
+
+def test_one_that_stops_reading_has_failed_even_if_it_says_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="stopped reading"):
+        run(Child(), _shell("head -c 1000 > /dev/null"), tmp_path, [FRAME] * 20, stall_seconds=15)
+
+
+def test_one_that_reads_nothing_is_killed_with_all_its_children(tmp_path: Path) -> None:
+    with pytest.raises(Hung, match=r"no progress for 0\.3 s"):
+        run(Child(), _shell("sleep 98765 & sleep 98765"), tmp_path, _endless(), stall_seconds=0.3)
+    _assert_nothing_runs()
+
+
+def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    with pytest.raises(Hung):
+        run(Child(), _shell("cat > /dev/null; sleep 98765"), tmp_path, [FRAME], stall_seconds=0.3)
+    with pytest.raises(Hung):
+        run(Child(), _shell("exec 2>&-; sleep 98765"), tmp_path, None, stall_seconds=0.3)
+    _assert_nothing_runs()
+
+
+def test_a_slow_one_is_not_taken_for_a_hung_one(tmp_path: Path) -> None:
+    slow = "for _ in 1 2 3 4 5 6 7 8; do head -c 300000 > /dev/null; sleep 0.15; done; cat > /dev/null"
+    run(Child(), _shell(slow), tmp_path, [FRAME] * 12, stall_seconds=0.8)
+
+
+def test_what_the_frames_raise_comes_through_and_leaves_nothing_running(tmp_path: Path) -> None:
+    def frames() -> Iterator[bytes]:
+        yield FRAME
+        raise ValueError("damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        run(Child(), _shell("cat > /dev/null"), tmp_path, frames(), stall_seconds=15)
+    _assert_nothing_runs()
+
+
+def test_it_can_be_called_off_from_another_thread(tmp_path: Path) -> None:
+    child = Child()
+    threading.Timer(0.2, child.kill).start()
+    with pytest.raises(Failed, match="SIGKILL"):
+        run(child, _shell("sleep 98765"), tmp_path, _endless(), stall_seconds=60)
+    with pytest.raises(Failed, match="called off"):
+        run(child, _shell("true"), tmp_path, None, stall_seconds=60)
+    _assert_nothing_runs()
+
+
+def test_it_runs_at_nice_10_in_a_process_group_of_its_own(tmp_path: Path) -> None:
+    script = "import os, time; time.sleep(0.2); print(os.getpriority(os.PRIO_PROCESS, 0), os.getpgrp() == os.getpid())"
+    run(Child(), _shell(f"exec {sys.executable} -c '{script}' > said"), tmp_path, None, stall_seconds=15)
+    nice = max(10, os.getpriority(os.PRIO_PROCESS, 0))
+    assert (tmp_path / "said").read_text().split() == [str(nice), "True"]
+
+
+def test_a_pause_is_survived(tmp_path: Path) -> None:
+    def pause(group: int) -> None:
+        os.killpg(group, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.killpg(group, signal.SIGCONT)
+
+    def frames() -> Iterator[bytes]:
+        yield FRAME
+        (process,) = psutil.Process().children()
+        threading.Thread(target=pause, args=(process.pid,)).start()
+        for _ in range(30):
+            yield FRAME
+
+    run(Child(), _shell("cat > all"), tmp_path, frames(), stall_seconds=5)
+    assert (tmp_path / "all").stat().st_size == 31 * len(FRAME)
+
+
+def _shell(command: str) -> list[str]:
+    return ["/bin/sh", "-c", command]
+
+
+def _endless() -> Iterator[bytes]:
+    while True:
+        yield FRAME
+
+
+def _assert_nothing_runs() -> None:
+    assert not psutil.Process().children()
+    assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "98765"]]
