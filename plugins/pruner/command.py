@@ -1,0 +1,148 @@
+"""The command `prune`: show what goes, and unless it is a dry run, let it go."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from kernel.config import ConfigRefused, LogOptions, convert, read_config
+from kernel.event import KernelStarted
+from kernel.log import HomeRefused, read
+from kernel.runtime import Kernel, Outcome, StartRefused
+from kernel.wiring import Part
+from plugins import catalogue
+from plugins.pruner.plan import displaced
+from plugins.pruner.pruner import Pruner, PrunerOptions
+from plugins.pruner.removal import unfinished
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from plugins.pruner.plan import Removal
+
+NO_TRIM = LogOptions(keep_bytes=2**62)
+"""How long the log may be is for the configuration to say, and not for this command."""
+
+
+def prune(
+    home: Path,
+    /,
+    *,
+    dry_run: bool = False,
+    max_videos_per_session: int | None = None,
+    max_bytes: int | None = None,
+    max_age_days: float | None = None,
+) -> int:
+    """Remove the videos that are beyond the limits, as the pruner does during a run; --dry-run only shows them.
+
+    A limit that is not given is that of the configuration that this home was last run with. Exit code 2: nothing was
+    done, see the message.
+
+    Parameters
+    ----------
+    home
+        The folder of the kernel's data.
+    dry_run
+        Show what would be removed, and remove nothing. Works beside a running kernel.
+    max_videos_per_session
+        How many videos without a pin a session may have; 0: as many as come.
+    max_bytes
+        How many bytes all videos together may have; 0: no limit.
+    max_age_days
+        Remove videos that are older; 0: never.
+    """
+    if not (home / "home.json").is_file():
+        return _complain(f"{home}: is no home of a kernel (it has no home.json); give the `home` of your configuration")
+    limits = {
+        "max_videos_per_session": max_videos_per_session,
+        "max_bytes": max_bytes,
+        "max_age_days": max_age_days,
+    }
+    try:
+        options = msgspec.structs.replace(
+            _last_options(home), **{name: limit for name, limit in limits.items() if limit is not None}
+        )
+    except ValueError as error:
+        return _complain(str(error))
+    removals = displaced(catalogue.read_all(home), options.policy, time.time(), unfinished(home))
+    _show(removals)
+    if dry_run or not removals:
+        return 0
+    outcome = Outcome.refused
+    try:
+        outcome = anyio.run(_run_pruner, home, options)
+    except* (HomeRefused, StartRefused) as refused:
+        for each in refused.exceptions:
+            _say(f"{each} (The pruner of a running kernel keeps to that kernel's configuration.)")
+    return int(outcome)
+
+
+async def _run_pruner(home: Path, options: PrunerOptions) -> Outcome:
+    """Start a kernel with nothing but the pruner, and let it finish."""
+    kernel = Kernel(home, [Part("pruner", Pruner, options, required=True)], log=NO_TRIM, drain_seconds=3600.0, say=_say)
+
+    async def stop() -> None:
+        await kernel.running.wait()
+        kernel.stop()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop)
+        outcome = await kernel.run()
+        tasks.cancel_scope.cancel()
+    return outcome
+
+
+def _last_options(home: Path) -> PrunerOptions:
+    """The pruner's options in the configuration that the home was last run with; the defaults where it is gone."""
+    last: KernelStarted | None = None
+    for record in read(home, KernelStarted):
+        if isinstance(record.event, KernelStarted) and record.event.config:
+            last = record.event
+    try:
+        tables = read_config(Path(last.config)).settings.plugins if last else {}
+    except ConfigRefused:
+        tables = {}
+    ours = f"{Pruner.__module__}:{Pruner.__qualname__}"
+    for name in (name for name, use in last.plugins.items() if use == ours) if last else ():
+        table = {key: value for key, value in tables.get(name, {}).items() if key not in ("use", "required")}
+        options = convert(table, PrunerOptions, f"[plugins.{name}]", [])
+        if options is not None:
+            return options
+    return PrunerOptions()
+
+
+def _show(removals: Sequence[Removal]) -> None:
+    """A table for people; lines with tabs where it is piped."""
+    if not sys.stdout.isatty():
+        for removal in removals:
+            entry = removal.entry
+            columns = (entry.recording, entry.path, str(entry.identity.size_bytes), removal.policy, removal.reason)
+            sys.stdout.write("\t".join(columns) + "\n")
+        return
+    table = Table("recording", "episodes", "bytes", "limit", "because", box=None, pad_edge=False)
+    for removal in removals:
+        entry = removal.entry
+        episodes = f"{entry.first_episode}"
+        if entry.last_episode != entry.first_episode:
+            episodes += f"-{entry.last_episode}"
+        table.add_row(entry.recording, episodes, str(entry.identity.size_bytes), removal.policy, removal.reason)
+    console = Console()
+    if removals:
+        console.print(table)
+    console.print(f"{len(removals)} videos, {sum(removal.entry.identity.size_bytes for removal in removals)} bytes")
+
+
+def _complain(line: str) -> int:
+    _say(line)
+    return int(Outcome.refused)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
