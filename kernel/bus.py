@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from kernel.event import Event, Record
-from kernel.log import NO_SPACE, Log, LogReader
+from kernel.log import Log, LogReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -111,7 +111,7 @@ class Bus:
                 nth = self.log.last_nth(source) + 1 if first_nth is None else first_nth
                 records = self.log.append(source, nth, events)
             except OSError as error:
-                if error.errno not in NO_SPACE:
+                if self.log.broken is not None:
                     raise
                 if not told:
                     told = True
@@ -220,7 +220,9 @@ class Subscription:
 
     async def _read_on(self, reader: LogReader) -> list[Record[Event]]:
         log, before, idle = self._bus.log, reader.position, self._done == self._taken
-        if log.last_seq - before > _INLINE_RECORDS:
+        if before == log.last_seq:
+            records = []
+        elif log.last_seq - before > _INLINE_RECORDS or not reader.opened:
             records = await anyio.to_thread.run_sync(reader.read)
         else:
             records = reader.read()

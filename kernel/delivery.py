@@ -52,15 +52,22 @@ class Delivery:
         """Hand over what comes, for ever. Raises what a handler raised; call it again for the next instance."""
         subscription = self._subscription
         self._batches, self._due, self._through = {}, None, subscription.position
-        while True:
-            records = await subscription.take(self._seconds_left())
-            if records:
-                await self._hand_over(plugin, records)
-            if self._seconds_left() == 0.0:
-                await self._flush(plugin)
-            if not self._batches:
-                self._through = subscription.taken
+        try:
+            while True:
+                records = await subscription.take(self._seconds_left())
+                if records:
+                    await self._hand_over(plugin, records)
+                if self._seconds_left() == 0.0:
+                    await self._flush(plugin)
+                if not self._batches:
+                    self._through = subscription.taken
                 subscription.done(self._through)
+                if self._failed and self._through >= self._suspect_through:
+                    self._failed.clear()
+        finally:
+            # What is in hand comes again to the next instance, also where another part of the plugin failed.
+            self._suspect_through = max(self._suspect_through, subscription.taken)
+            subscription.start_behind(max(self._through, subscription.position))
 
     def _seconds_left(self) -> float | None:
         """Until the waiting batches are due; None where none waits."""
@@ -111,8 +118,6 @@ class Delivery:
         self._handled[handler] = records[-1].seq or self._handled.get(handler, 0)
 
     async def _remember_failure(self, error: Exception, records: list[Record[Event]]) -> None:
-        subscription = self._subscription
-        self._suspect_through = max(self._suspect_through, subscription.taken)
         only = records[0]
         if len(records) == 1 and only.seq in self._failed:
             self._set_aside.add(only.seq)
@@ -120,4 +125,3 @@ class Delivery:
             event_type = type(only.event).__name__
             await self._publish(DeliveryFailed(plugin=self._name, seq=only.seq, event_type=event_type, reason=reason))
         self._failed.update(record.seq for record in records if record.seq)
-        subscription.start_behind(self._through)

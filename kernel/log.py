@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -60,7 +60,8 @@ class Log:
         self.segment_bytes = segment_bytes
         self.keep_bytes = keep_bytes
         self.repaired: LogTailCut | None = None
-        self._broken: OSError | None = None
+        self.broken: OSError | None = None
+        """Why nothing more can be written; None while it can, or while it only waits for space."""
         self._sealed: list[_Segment] = []
         self._retired: list[_Segment] = []
         self._folder_changed = False
@@ -70,8 +71,10 @@ class Log:
             self.home_id = _home_id(home)
             self._active = self._recover()
             self.last_seq = self._active.last_seq
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
+            if isinstance(error, OSError):
+                raise _unusable(home, error) from None
             raise
 
     @property
@@ -91,11 +94,11 @@ class Log:
     def append(self, source: str, first_nth: int, events: Sequence[Event]) -> list[Record[Event]]:
         """Write the events behind the log's end, all or none of them, and return them with their places.
 
-        Raises `OSError` where they cannot be written; the log is then as before. After a failed `sync` it raises
-        that failure, since what the disk then holds is not known.
+        Raises `OSError` where they cannot be written; the log is then as before, and `broken` unless only space is
+        missing. After a failed `sync` it raises that failure, since what the disk then holds is not known.
         """
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
         if not events:
             return []
         seq, now = self.last_seq, datetime.now(UTC)
@@ -104,14 +107,14 @@ class Log:
             for place, event in enumerate(events, start=1)
         ]
         lines = encode_lines(records)
-        if self._active.size_bytes and self._active.size_bytes + len(lines) > self.segment_bytes:
-            self._roll()
-        active = self._active
         try:
-            write_all(active.descriptor, lines)
+            if self._active.size_bytes and self._active.size_bytes + len(lines) > self.segment_bytes:
+                self._roll()
+            write_all(self._active.descriptor, lines)
         except OSError as error:
             self._undo(error)
             raise
+        active = self._active
         active.size_bytes += len(lines)
         self.last_seq = active.last_seq = seq + len(events)
         self._nth[source] = active.nth[source] = first_nth + len(events) - 1
@@ -120,17 +123,19 @@ class Log:
     def sync(self) -> int:
         """Put what was appended on disk, seal the segments that were rolled, and return the last seq that is safe.
 
-        A failure is remembered: from then on the log refuses to be written.
+        A failure is remembered: from then on the log refuses to be written, as the system reports it only once.
         """
+        if self.broken is not None:
+            raise self.broken
         seq, active, retired = self.last_seq, self._active, list(self._retired)
         try:
             for segment in (*retired, active):
                 os.fsync(segment.descriptor)
             if self._folder_changed:
+                self._folder_changed = False  # before the look, as a roll may come during it
                 sync_folder(self.folder)
-                self._folder_changed = False
         except OSError as error:
-            self._broken = error
+            self.broken = error
             raise
         for segment in retired:
             try:
@@ -160,7 +165,7 @@ class Log:
     def close(self) -> None:
         """Put everything on disk and give the home up. Nothing may be appended any more."""
         try:
-            if self._broken is None:
+            if self.broken is None:
                 self.sync()
         finally:
             for segment in (*self._retired, self._active):
@@ -178,13 +183,16 @@ class Log:
             if first_seq(following) != segment.last_seq + 1:
                 raise HomeRefused(
                     f"{self.folder}: events {segment.last_seq + 1} to {first_seq(following) - 1} are missing: "
-                    "a segment was removed. Put it back, or start with another home."
+                    f"a segment was removed. Put it back; or run `python -m kernel salvage {self.home}`, "
+                    "and records that say so stand in for them."
                 )
             self._sealed.append(segment)
             self._nth.update(segment.nth)
         if not paths:
+            sync_folder(self.home)
             self._folder_changed = True
             return _new_segment(self.folder, 1)
+        paths[-1].with_suffix(".seal").unlink(missing_ok=True)  # there is one where somebody removed the segment behind
         active, self.repaired = _repair(paths[-1])
         self._nth.update(active.nth)
         return active
@@ -193,13 +201,15 @@ class Log:
         following = _new_segment(self.folder, self.last_seq + 1)
         self._retired.append(self._active)  # in this order, so that `sync` in its thread misses neither
         self._active = following
-        self._folder_changed = True  # behind the new segment: a sync that runs now does it again
+        self._folder_changed = True
 
     def _undo(self, error: OSError) -> None:
         try:
             os.ftruncate(self._active.descriptor, self._active.size_bytes)
         except OSError:
-            self._broken = error
+            self.broken = error
+        if error.errno not in NO_SPACE:
+            self.broken = error
 
 
 class LogReader:
@@ -220,18 +230,17 @@ class LogReader:
 
         The end is reached when `position` stays as it was. Raises `HomeRefused` where a line is damaged.
         """
-        lines = self.read_lines()
-        if not lines:
-            return []
-        if self._tags and not any(tag in lines for tag in self._tags):
-            return []
+        before, lines = self.position, self.read_lines()
+        if self._tags:
+            lines = b"\n".join([line for line in lines.splitlines() if any(tag in line for tag in self._tags)])
         try:
-            if not self._tags:
-                return decode_records(lines)
-            wanted = [line for line in lines.splitlines() if any(tag in line for tag in self._tags)]
-            return [record for record in map(decode_record, wanted) if isinstance(record.event, self._types)]
+            records = decode_records(lines)
         except Damaged as error:
-            raise _damaged(self._folder, f"before event {self.position + 1}", str(error)) from None
+            fault = _damaged(self._folder, f"an event behind {before}", str(error))
+            self.close()
+            self.position = before  # so that nobody who reads again passes it by
+            raise fault from None
+        return [record for record in records if isinstance(record.event, self._types)] if self._types else records
 
     def read_lines(self) -> bytes:
         """The next whole lines, about 1 MiB at most; empty at the end of what is written."""
@@ -239,15 +248,24 @@ class LogReader:
             if self._file is None and not self._open():
                 return b""
             assert self._file is not None
-            block = self._rest + self._file.read(_BLOCK_BYTES)
+            following = 0
+            while not (read := self._file.read(_BLOCK_BYTES)):
+                if self._rest or following:
+                    break
+                following = self._following()
+                if not following:
+                    break  # else look again: it may have grown before the following one was begun
+            block = self._rest + read
             end = block.rfind(b"\n") + 1
             lines, self._rest = block[:end], block[end:]
             if lines:
                 self.position += lines.count(b"\n")
                 return lines
-            if self._rest or not self._has_following():
+            if following:
+                self.close()
+                self.position = max(self.position, following - 1)
+            elif not read:
                 return b""
-            self.close()
 
     def close(self) -> None:
         """Close the file. Reading again opens it again, behind the position."""
@@ -255,6 +273,11 @@ class LogReader:
             self._file.close()
             self._file = None
         self._rest = b""
+
+    @property
+    def opened(self) -> bool:
+        """Whether the next read goes straight on, without a search for the position."""
+        return self._file is not None
 
     def _open(self) -> bool:
         paths = segments(self._folder)
@@ -265,7 +288,7 @@ class LogReader:
         try:
             self._file = path.open("rb")
         except FileNotFoundError:
-            return False
+            return self._open()  # it was trimmed just now
         skip = self.position + 1 - first_seq(path)  # line i has the seq first + i
         self._first = first_seq(path)
         self.position = max(self.position, self._first - 1)
@@ -280,9 +303,9 @@ class LogReader:
             skip -= lines
         return True
 
-    def _has_following(self) -> bool:
-        """Whether a later segment stands: the next one, or a further one where trimming overtook this reader."""
-        return any(first_seq(path) > self._first for path in segments(self._folder))
+    def _following(self) -> int:
+        """The first seq of the next segment, or of a further one where trimming overtook this reader; 0 for none."""
+        return next((seq for path in segments(self._folder) if (seq := first_seq(path)) > self._first), 0)
 
 
 def read(home: Path, *types: type[Event], after: int = 0) -> Iterator[Record[Event]]:
@@ -340,16 +363,16 @@ def refuse_unusable(home: Path) -> None:
 
 
 def salvage(home: Path) -> int:
-    """Replace each damaged line of the log by a record that says so, keep its bytes beside, and return how many.
+    """Put a record that says so in the place of each damaged or missing event, and return how many there were.
 
-    Seqs stay without a gap. Raises `HomeRefused` where the home is in use.
+    Seqs stay without a gap; the damaged bytes are kept beside. Raises `HomeRefused` where the home is in use.
     """
     lock = _lock_home(home)
     try:
-        damaged = sum(_salvage_segment(path) for path in segments(home / "log"))
+        paths = segments(home / "log")
+        return sum(_salvage_segment(path, following) for path, following in zip_longest(paths, paths[1:]))
     finally:
         lock.release()
-    return damaged
 
 
 def segments(folder: Path) -> list[Path]:
@@ -406,10 +429,14 @@ def _lock_home(home: Path) -> FileLock:
         home.mkdir(parents=True, exist_ok=True)
         lock = acquire(home / "lock")
     except OSError as error:
-        raise HomeRefused(f"{home}: {error.strerror}. Choose another `home`, or mend its permissions.") from None
+        raise _unusable(home, error) from None
     if lock is None:
         raise HomeRefused(f"{home}: another kernel is running on this home. Stop it, or choose another `home`.")
     return lock
+
+
+def _unusable(home: Path, error: OSError) -> HomeRefused:
+    return HomeRefused(f"{home}: {error.strerror}. Choose another `home`, or mend its permissions.")
 
 
 def _home_id(home: Path) -> str:
@@ -421,7 +448,7 @@ def _home_id(home: Path) -> str:
         home_id = secrets.token_hex(8)
         write_whole(file, msgspec.json.encode({"id": home_id}) + b"\n", lasting=True)
         return home_id
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         raise HomeRefused(
             f"{file}: is not what a kernel wrote. Restore it; or remove it, and the home gets a new id."
         ) from None
@@ -460,13 +487,7 @@ def _scan(path: Path) -> _Scan:
 
 
 def _any_record(content: bytes) -> bool:
-    for line in content.split(b"\n")[:-1]:
-        try:
-            _decode_head(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-        return True
-    return False
+    return any(_seq_of(line) for line in content.split(b"\n")[:-1])
 
 
 def _scan_whole(path: Path) -> _Segment:
@@ -503,7 +524,7 @@ def _seal(segment: _Segment) -> _Segment:
 def _read_seal(path: Path) -> _Segment | None:
     try:
         seal = _decode_seal(path.with_suffix(".seal").read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     if path.stat().st_size != seal.size_bytes:
         raise _damaged(path, "its end", f"it has {path.stat().st_size} bytes and was sealed with {seal.size_bytes}")
@@ -538,30 +559,42 @@ def _damaged(place: Path, where: str, fault: str) -> HomeRefused:
     )
 
 
-def _salvage_segment(path: Path) -> int:
-    scan = _scan(path)
-    if not scan.valid_beyond and not (scan.fault and path.with_suffix(".seal").exists()):
+def _salvage_segment(path: Path, following: Path | None) -> int:
+    segment, fault, valid_beyond = _scan(path)
+    end = 0 if following is None else first_seq(following)
+    if following is None and not valid_beyond:
         return 0  # whole, or only torn at its end, which the next start repairs
+    if not fault and segment.last_seq + 1 == end:
+        _seal(segment)
+        return 0
     kept: list[bytes] = []
     lost: list[bytes] = []
-    expected = first_seq(path)
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            head = _decode_head(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            if line:
-                lost.append(line)
-            continue
-        if head.seq < expected:
+    expected, passed, missing = segment.first_seq, 0, 0
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    seqs = [_seq_of(line) for line in lines]
+    for line, seq, next_seq in zip(lines, seqs, [*seqs[1:], 0], strict=True):
+        # A seq is believed where it fits its place or the one behind it goes on from it: it may itself be damaged.
+        if seq < expected or 0 < end <= seq or (seq != expected + passed and next_seq != seq + 1):
             lost.append(line)
+            passed += 1
             continue
-        kept.extend(_stand_in(seq) for seq in range(expected, head.seq))
+        kept.extend(_stand_in(missed) for missed in range(expected, seq))
         kept.append(line)
-        expected = head.seq + 1
-    write_whole(path.with_suffix(".damaged"), b"\n".join(lost), lasting=True)
-    write_whole(path, b"\n".join([*kept, b""]), lasting=True)
+        missing += seq - expected
+        expected, passed = seq + 1, 0
+    kept.extend(_stand_in(missed) for missed in range(expected, end))
+    write_whole(path.with_name(f"{path.stem}.{segment.size_bytes}.damaged"), b"\n".join(lost), lasting=True)
     path.with_suffix(".seal").unlink(missing_ok=True)
-    return len(lost)
+    write_whole(path, b"\n".join([*kept, b""]), lasting=True)
+    return missing + max(0, end - expected)
+
+
+def _seq_of(line: bytes) -> int:
+    """The seq that a line says; 0 where it is damaged."""
+    try:
+        return _decode_head(line).seq
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 0
 
 
 def _stand_in(seq: int) -> bytes:

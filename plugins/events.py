@@ -106,6 +106,16 @@ class WorkerFailed(Event):
     traceback: str
 
 
+class RecorderFailed(Event):
+    """The recorder of an environment failed and is off; the environment itself goes on, unrecorded."""
+
+    session: str
+    worker: int
+    episode: int | None
+    error: str
+    traceback: str
+
+
 class WorkerEnded(Event):
     """An environment has ended, and all that it left is collected."""
 
