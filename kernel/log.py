@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 from datetime import UTC, datetime
 from itertools import pairwise, zip_longest
@@ -28,7 +29,6 @@ from kernel.event import (
     Record,
     UnknownEvent,
     catalogue,
-    decode_record,
     decode_records,
     encode_lines,
 )
@@ -220,7 +220,7 @@ class LogReader:
         """The seq of the last line that was scanned."""
         self._folder = folder
         self._types = types
-        self._tags = _tags(types)
+        self._wanted = _pattern(types)
         self._file: BinaryIO | None = None
         self._first = 0
         self._rest = b""
@@ -231,8 +231,8 @@ class LogReader:
         The end is reached when `position` stays as it was. Raises `HomeRefused` where a line is damaged.
         """
         before, lines = self.position, self.read_lines()
-        if self._tags:
-            lines = b"\n".join([line for line in lines.splitlines() if any(tag in line for tag in self._tags)])
+        if self._wanted is not None:
+            lines = _lines_with(self._wanted, lines)
         try:
             records = decode_records(lines)
         except Damaged as error:
@@ -261,11 +261,12 @@ class LogReader:
             if lines:
                 self.position += lines.count(b"\n")
                 return lines
-            if following:
-                self.close()
-                self.position = max(self.position, following - 1)
-            elif not read:
+            if read:
+                continue  # a line that is longer than a block
+            if not following:
                 return b""
+            self.close()
+            self.position = max(self.position, following - 1)
 
     def close(self) -> None:
         """Close the file. Reading again opens it again, behind the position."""
@@ -544,11 +545,22 @@ def _remember_trimmed(folder: Path, segment: _Segment) -> None:
     write_whole(folder / "trimmed.json", msgspec.json.encode(nth) + b"\n", lasting=True)
 
 
-def _tags(types: tuple[type[Event], ...]) -> tuple[bytes, ...]:
-    """What a line of these types contains, to pass by the others undecoded; empty where every line is wanted."""
+def _pattern(types: tuple[type[Event], ...]) -> re.Pattern[bytes] | None:
+    """What a line of these types contains, to pass by the others undecoded; None where every line is wanted."""
     if not types or UnknownEvent in types or Event in types:
-        return ()
-    return tuple(b'"type":"%s"' % tag.encode() for tag, kind in catalogue.items() if issubclass(kind, types))
+        return None
+    tags = "|".join(tag for tag, kind in catalogue.items() if issubclass(kind, types))
+    return re.compile(f'"event":{{"type":"(?:{tags})"'.encode())
+
+
+def _lines_with(pattern: re.Pattern[bytes], lines: bytes) -> bytes:
+    """The lines that contain the pattern; a search in the whole is ten times as fast as a look at each line."""
+    found, end = [], 0
+    for match in pattern.finditer(lines):
+        if match.start() >= end:
+            start, end = lines.rfind(b"\n", 0, match.start()) + 1, lines.index(b"\n", match.end()) + 1
+            found.append(lines[start:end])
+    return b"".join(found)
 
 
 def _damaged(place: Path, where: str, fault: str) -> HomeRefused:

@@ -197,6 +197,8 @@ class EpisodeEnded(Event):
     """Environment steps of this worker's process so far."""
     seconds: float
     """From the reset to the end."""
+    time: float = 0.0
+    """When it ended: Unix time in seconds, by the producer's clock."""
     recording: str | None = None
     evaluation: bool = False
     nonfinite: dict[str, str] = {}

@@ -46,11 +46,13 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         self._folders: dict[str, ProducerFolder] = {}
         self._turn = anyio.Lock()
         self._spool.mkdir(exist_ok=True)
+        self._release_hold()
         try:
             yield
         finally:
             for folder in self._folders.values():
                 folder.release()
+            self._release_hold()
 
     async def run(self) -> None:
         pause = self.options.poll_seconds
@@ -154,6 +156,13 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             await anyio.to_thread.run_sync(forget, path)
             ended = True
         return ended
+
+    def _release_hold(self) -> None:
+        """Nobody watches the disk while no kernel runs: capture must not stay held by a kernel that is gone."""
+        common = self.home / "capture.json"
+        control = _read_control(common)
+        if control.held:
+            _write_control(common, msgspec.structs.replace(control, held=False))
 
     def _write_controls(self, record: Record[CaptureAsked | CaptureHeld]) -> None:
         session = record.event.session if isinstance(record.event, CaptureAsked) else None

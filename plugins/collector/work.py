@@ -142,6 +142,7 @@ class OpenWork:
                 outcome="aborted",
                 env_steps=self.env_steps.get(started.worker, 0),
                 seconds=max(0.0, totals.last_time - started.time),
+                time=max(totals.last_time, started.time),
                 recording=started.recording if started.recording in self.recordings else None,
                 evaluation=started.evaluation,
             )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NO_TRIM = LogOptions(keep_bytes=2**62)
 """How long the log may be is for the configuration to say, and not for this command."""
+DRAIN_SECONDS = 3600.0
 
 
 def prune(
@@ -75,28 +76,25 @@ def prune(
     _show(removals)
     if dry_run or not removals:
         return 0
-    outcome = Outcome.refused
     try:
-        outcome = anyio.run(_run_pruner, home, options)
-    except* (HomeRefused, StartRefused) as refused:
-        for each in refused.exceptions:
-            _say(f"{each} (The pruner of a running kernel keeps to that kernel's configuration.)")
-    return int(outcome)
+        return int(anyio.run(_run_pruner, home, options))
+    except (HomeRefused, StartRefused) as refused:
+        return _complain(f"{refused} (The pruner of a running kernel keeps to that kernel's configuration.)")
 
 
 async def _run_pruner(home: Path, options: PrunerOptions) -> Outcome:
-    """Start a kernel with nothing but the pruner, and let it finish."""
-    kernel = Kernel(home, [Part("pruner", Pruner, options, required=True)], log=NO_TRIM, drain_seconds=3600.0, say=_say)
+    """A kernel with nothing but the pruner; it ends by itself when all is done."""
+    parts = [Part("pruner", PruneOnce, options, required=True)]
+    return await Kernel(home, parts, log=NO_TRIM, drain_seconds=DRAIN_SECONDS).run()
 
-    async def stop() -> None:
-        await kernel.running.wait()
-        kernel.stop()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stop)
-        outcome = await kernel.run()
-        tasks.cancel_scope.cancel()
-    return outcome
+class PruneOnce(Pruner):
+    """The pruner as a source that has nothing to wait for: what its start finds to remove is all."""
+
+    source = True
+
+    async def run(self) -> None:
+        return
 
 
 def _last_options(home: Path) -> PrunerOptions:

@@ -313,6 +313,7 @@ class Recorder:
                 captured=captured,
                 recording=episode.recording or None,
                 first_frame=0 if captured else None,
+                time=time(),
                 evaluation=evaluation,
                 nonfinite=nonfinite,
             )
@@ -464,6 +465,7 @@ class Recorder:
                 success=success,
                 env_steps=self._env_steps,
                 seconds=perf_counter() - episode.began,
+                time=time(),
                 recording=None if episode.film is None else episode.recording,
                 evaluation=episode.evaluation,
                 nonfinite=nonfinite,

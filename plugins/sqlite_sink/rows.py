@@ -181,7 +181,7 @@ def _episode_started(record: Record[EpisodeStarted]) -> Row:
         event.capture,
         event.recording,
         event.first_frame,
-        _time(record),
+        event.time or _time(record),
         _json(event.observation),
         _json(event.info),
         _json(event.nonfinite) if event.nonfinite else None,
@@ -210,7 +210,7 @@ def _episode_ended(record: Record[EpisodeEnded]) -> Row:
         event.env_steps,
         event.evaluation,
         event.recording,
-        _time(record),
+        event.time or _time(record),
         _json(event.nonfinite) if event.nonfinite else None,
     )
 

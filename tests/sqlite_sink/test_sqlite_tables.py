@@ -1,4 +1,4 @@
-# ruff: noqa: S608 - the queries are put together from this file's own words
+
 
 from __future__ import annotations
 
