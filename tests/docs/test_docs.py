@@ -200,3 +200,12 @@ def test_the_plugin_of_the_authors_page_and_its_test_run(tmp_path: Path) -> None
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_every_promise_names_tests_that_are_there() -> None:
+    there = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "guarantees.md").read_text()))
+    assert len(named) > 15
+    assert named <= there, f"docs/guarantees.md names tests that are not there: {sorted(named - there)}"
