@@ -312,7 +312,8 @@ def summary(view: View, home: Path, videos: int) -> Iterator[str]:
             if len(tally.videos) > videos:
                 yield f"    and {len(tally.videos) - videos} more"
     if view.earlier_videos:
-        yield f"{_some(view.earlier_videos, 'video')} of earlier sessions were finished, too"
+        were = "was" if view.earlier_videos == 1 else "were"
+        yield f"{_some(view.earlier_videos, 'video')} of earlier sessions {were} finished, too"
 
 
 def _episodes(tally: Tally) -> str:

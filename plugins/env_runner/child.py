@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 import anyio
 
-from plugins.env_runner.messages import Begin, Examine, FromWorker, Lines, ToWorker, encode
+from plugins.env_runner.messages import Begin, Examine, FromWorker, Inbox, ToWorker, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ class Child:
         self._process = process
         self._outbox = b""
         self._to_send = anyio.Event()
-        self._lines = Lines(FromWorker)
+        self._inbox = Inbox(FromWorker)
         self._heard: deque[FromWorker] = deque()
         self._silent = anyio.Event()
         self._cleared_up = False
@@ -52,7 +52,7 @@ class Child:
             if not received:
                 await self._silent.wait()
                 return None
-            self._heard.extend(self._lines.feed(received))
+            self._heard.extend(self._inbox.feed(received))
         return self._heard.popleft()
 
     @property

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 DEATHS_IN_A_ROW = 5
 BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
-GRACE_SECONDS = 20.0
-"""How long a worker that was told to stop, or is done, may take to end before it is killed."""
 COLLECTED_SECONDS = 10.0
 """How long the step budget waits to hear from the log what a killed worker had done."""
 
@@ -64,10 +62,6 @@ class Seat:
         """Of the process, as far as is known."""
         self.collected = anyio.Event()
         self.patience = anyio.CancelScope()
-
-    @property
-    def has_steps_left(self) -> bool:
-        return self.steps_left is None or self.steps_left > 0
 
 
 class Crew:
@@ -108,6 +102,12 @@ class Crew:
             self._paused = action == "pause"
             self._say_to_all(Pause() if self._paused else Resume())
 
+    @property
+    def pending(self) -> str:
+        """In a few words, who has not ended yet."""
+        at_work = [f"worker {seat.index}" for seat, _ in self._filled()]
+        return f"the step of {', '.join(at_work)}" if at_work else ""
+
     def collected(self, worker: int, steps: int) -> None:
         """A worker that died had done so many steps; all of them are in the log."""
         seat = self._seats[worker]
@@ -118,21 +118,26 @@ class Crew:
 
     async def _keep(self, seat: Seat) -> None:
         """Fill the seat, again and again, until there is nothing left to do for it."""
-        while not self._ending.is_set() and seat.has_steps_left and not self._dealer.all_begun:
+        while self._has_work_for(seat):
             end, last_lines = await self._live(seat)
-            if seat.over and not seat.failure:
+            if not seat.failure and (seat.over or self._ending.is_set()):
                 return
             await self._count_steps(seat)
-            if self._ending.is_set():
-                return
             seat.deaths += 1
             what = self._what_happened(seat, end)
             if seat.deaths == DEATHS_IN_A_ROW:
                 raise Refused(self._why_it_is_given_up(seat, what, last_lines))
+            if not self._has_work_for(seat):
+                say(what)
+                return
             delay = min(BACKOFF_SECONDS * 2 ** (seat.deaths - 1), LONGEST_BACKOFF_SECONDS)
             say(f"{what}; another one goes on in {delay:g} s")
             with anyio.move_on_after(delay):
                 await self._ending.wait()
+
+    def _has_work_for(self, seat: Seat) -> bool:
+        has_steps_left = seat.steps_left is None or seat.steps_left > 0
+        return has_steps_left and not self._ending.is_set() and not self._dealer.all_begun
 
     async def _live(self, seat: Seat) -> tuple[str, list[str]]:
         """One process, from its start to its end. Returns how it ended, and what it wrote last."""
@@ -144,6 +149,8 @@ class Crew:
             self._deal()
             if self._paused:
                 child.say(Pause())
+            if self._all_begun:
+                child.say(NoMore())
             if self._ending.is_set():
                 self._part_with(seat)
             try:
@@ -152,7 +159,7 @@ class Crew:
                         self._hear(seat, message)
                         self._deal()
                 if seat.patience.cancelled_caught:
-                    say(f"worker {seat.index} did not end within {GRACE_SECONDS:g} s and is killed")
+                    say(f"worker {seat.index} did not end within {self.begin.grace_seconds:g} s and is killed")
             finally:
                 seat.child = None
                 self._dealer.leave(seat.index)
@@ -190,7 +197,7 @@ class Crew:
 
     def _expect_the_end(self, seat: Seat) -> None:
         seat.over = True
-        seat.patience.deadline = anyio.current_time() + GRACE_SECONDS
+        seat.patience.deadline = anyio.current_time() + self.begin.grace_seconds
 
     def _what_happened(self, seat: Seat, end: str) -> str:
         where = "" if seat.episode is None else f" in episode {seat.episode}"
@@ -235,7 +242,7 @@ class Crew:
     def _part_with(self, seat: Seat) -> None:
         assert seat.child is not None
         seat.child.say(Stop())
-        seat.patience.deadline = min(seat.patience.deadline, anyio.current_time() + GRACE_SECONDS)
+        seat.patience.deadline = min(seat.patience.deadline, anyio.current_time() + self.begin.grace_seconds)
 
     def _say_to_all(self, message: ToWorker) -> None:
         for _, child in self._filled():

@@ -19,7 +19,7 @@ from plugins.env_runner.messages import (
     FromWorker,
     HandBack,
     HandedBack,
-    Lines,
+    Inbox,
     NoMore,
     Pause,
     Resume,
@@ -31,8 +31,8 @@ from plugins.env_runner.messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ORPHAN_SECONDS = 20.0
-"""How long a worker whose runner is gone may take to seal what it has, before it is killed with all its children."""
+GRACE_SECONDS = 20.0
+"""Of a worker that is not told another one in `Begin`."""
 
 
 class Line:
@@ -50,12 +50,13 @@ class Line:
         self._news = threading.Event()
         self._commands = commands
         self._answers = answers
-        self._lines = Lines(ToWorker)
+        self._inbox = Inbox(ToWorker)
         self._outbox: deque[bytes] = deque()
         self._unsent = b""
         self._sending = threading.Lock()
         self._closing = False
         self._deadline: float | None = None
+        self._grace_seconds = GRACE_SECONDS
         self._wake_read, self._wake_write = os.pipe()
         for descriptor in (answers, self._wake_read, self._wake_write):
             os.set_blocking(descriptor, False)
@@ -81,11 +82,12 @@ class Line:
             chunk = os.read(self._commands, 65536)
             if not chunk:
                 return None
-            received = self._lines.feed(chunk)
+            received = self._inbox.feed(chunk)
         first, *others = received
         assert isinstance(first, Begin | Examine)
         if isinstance(first, Begin):
             self._deadline = first.deadline
+            self._grace_seconds = first.grace_seconds
         self._obey(others)
         self._thread.start()
         return first
@@ -126,29 +128,29 @@ class Line:
     # The thread's side -------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        orphaned_at: float | None = None
+        patience_ends: float | None = None
+        """When the process is killed, with all that it has started, as its runner is gone and it has not ended."""
         while True:
             sent = self._send()
             if self._closing and sent:
                 return
-            watched = [self._wake_read] + ([self._commands] if orphaned_at is None else [])
+            watched = [self._wake_read] + ([self._commands] if patience_ends is None else [])
             readable, _, _ = select.select(
-                watched, [] if sent else [self._answers], [], self._seconds_to_wait(orphaned_at)
+                watched, [] if sent else [self._answers], [], self._seconds_to_wait(patience_ends)
             )
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._deadline = None
                 self._stop()
-            if orphaned_at is not None and time.monotonic() >= orphaned_at + ORPHAN_SECONDS:
+            if patience_ends is not None and time.monotonic() >= patience_ends:
                 os.killpg(os.getpgrp(), signal.SIGKILL)
             if self._wake_read in readable:
                 os.read(self._wake_read, 4096)
             if self._commands in readable and not self._hear():
-                orphaned_at = time.monotonic()
+                patience_ends = time.monotonic() + self._grace_seconds
                 self._stop()
 
-    def _seconds_to_wait(self, orphaned_at: float | None) -> float | None:
-        moments = [self._deadline, None if orphaned_at is None else orphaned_at + ORPHAN_SECONDS]
-        coming = [moment for moment in moments if moment is not None]
+    def _seconds_to_wait(self, patience_ends: float | None) -> float | None:
+        coming = [moment for moment in (self._deadline, patience_ends) if moment is not None]
         return max(0.0, min(coming) - time.monotonic()) if coming else None
 
     def _hear(self) -> bool:
@@ -157,7 +159,7 @@ class Line:
             chunk = os.read(self._commands, 65536)
         except ConnectionResetError:
             chunk = b""
-        self._obey(self._lines.feed(chunk))
+        self._obey(self._inbox.feed(chunk))
         return bool(chunk)
 
     def _obey(self, messages: Iterable[object]) -> None:

@@ -1,11 +1,13 @@
-"""What the runner and its workers say to each other over their pipes: one JSON document a line.
+"""What the runner and its workers say to each other over their pipes: u32le length, and a msgpack map with its type.
 
 The runner writes to a worker's standard input: an `Examine` or a `Begin` first, and what follows it. The worker writes
-to what was its standard output. Where the pipe ends, the other one is gone.
+to what was its standard output. Where the pipe ends, the other one is gone. (JSON would turn the infinities and dates
+that TOML allows in a user's arguments into something else.)
 """
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Literal
 
 import msgspec
@@ -52,6 +54,8 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Steps that this process may take; None: no limit."""
     deadline: float | None
     """When to end, on the clock of `time.monotonic`, which all processes share."""
+    grace_seconds: float
+    """How long it may take to seal what it has once the runner is gone, before it ends itself by force."""
     videos: str
     """The folder for the videos: posix, relative to the home, or absolute outside it."""
     name_prefix: str
@@ -162,21 +166,30 @@ FromWorker = Examined | Unusable | Ready | Began | Ended | HandedBack | Failed |
 
 
 def encode(message: ToWorker | FromWorker) -> bytes:
-    """A message as a line."""
-    return _encoder.encode(message) + b"\n"
+    """A message as it goes through a pipe."""
+    packed = _encoder.encode(message)
+    return _LENGTH.pack(len(packed)) + packed
 
 
-class Lines:
-    """Puts a stream of bytes together to messages again."""
+class Inbox:
+    """Puts what came through a pipe together to messages again."""
 
     def __init__(self, kind: Any) -> None:
-        self._decode = msgspec.json.Decoder(kind).decode
+        self._decode = msgspec.msgpack.Decoder(kind).decode
         self._rest = b""
 
     def feed(self, received: bytes) -> list[Any]:
         """The messages that are complete with these bytes. Raises `msgspec.DecodeError` for what is none."""
-        *lines, self._rest = (self._rest + received).split(b"\n")
-        return [self._decode(line) for line in lines]
+        messages, rest = [], self._rest + received
+        while len(rest) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(rest)[0]
+            if len(rest) < end:
+                break
+            messages.append(self._decode(rest[_LENGTH.size : end]))
+            rest = rest[end:]
+        self._rest = rest
+        return messages
 
 
-_encoder = msgspec.json.Encoder()
+_encoder = msgspec.msgpack.Encoder()
+_LENGTH = struct.Struct("<I")

@@ -100,8 +100,12 @@ def _checkpoint(keys: Mapping[str, Any], env: gymnasium.Env[Any, Any]) -> Policy
         # Stable-Baselines3 adds the ending itself.
         if file is not None and not Path(file).is_file() and not Path(f"{file}.zip").is_file():
             raise Unusable(f"policy: there is no file {file} (looked for from {Path.cwd()})")
-    model = _algorithm(algorithm).load(path, device="auto")
-    observe = _normalizer(vec_normalize, env)
+    kind = _algorithm(algorithm)
+    try:
+        model = kind.load(path)
+        observe = _normalizer(vec_normalize, env)
+    except Exception as error:
+        raise Unusable(f'policy: loading "{path}" with the algorithm {algorithm} raised {said(error)}') from error
     state: Any = None
     begins = True
 

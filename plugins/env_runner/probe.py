@@ -25,7 +25,7 @@ async def probe(spec: Spec) -> Examined:
 
     The last answer is kept, as a run asks once before it creates anything and once when it begins.
     """
-    key = msgspec.json.encode(spec)
+    key = msgspec.msgpack.encode(spec)
     if key not in _last:
         answer = await _ask(spec)
         _last.clear()

@@ -23,6 +23,8 @@ from plugins.recorder.sessions import open_session
 from plugins.recorder.spool import new_session_id
 
 DEFAULT_FPS = 30.0
+GRACE_SECONDS = 20.0
+"""How long a worker that was told to stop, or is done, may take to end before it is killed."""
 
 
 class EnvRunner(Plugin[EnvRunnerOptions], publishes=[SessionStarted]):
@@ -57,6 +59,10 @@ class EnvRunner(Plugin[EnvRunnerOptions], publishes=[SessionStarted]):
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(session.end, crew.outcome)
+
+    def pending(self) -> str:
+        """Which workers have not ended yet."""
+        return self._crew.pending if self._crew is not None else ""
 
     @on(SessionAsked)
     async def obey(self, asked: SessionAsked) -> None:
@@ -101,6 +107,7 @@ class EnvRunner(Plugin[EnvRunnerOptions], publishes=[SessionStarted]):
             eval_every=options.eval_every,
             steps=None,
             deadline=time.monotonic() + options.seconds if options.seconds else None,
+            grace_seconds=GRACE_SECONDS,
             videos=_video_folder(self.home, options.video_folder, session),
             name_prefix=options.name_prefix,
             fps=options.fps or examined.render_fps or DEFAULT_FPS,

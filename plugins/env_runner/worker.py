@@ -45,6 +45,8 @@ def _examine(line: Line, asked: Examine) -> int:
         line.say(examine(asked.spec))
     except Unusable as unusable:
         line.say(UnusableMessage(str(unusable)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's code raises, the user gets a sentence
+        line.say(UnusableMessage(f'env: trying "{asked.spec.env}" raised {said(error)}'))
     return 0
 
 

@@ -65,8 +65,9 @@ def open_session(home: Path, session: str, kind: Literal["runner", "script"]) ->
     """Make the session's folder, locked. Raises `FileExistsError` where a session of this name was begun before."""
     folder = sessions_folder(home) / session
     building = folder.with_name(f".{session}.tmp")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building.mkdir()
+    if folder.exists():
+        raise FileExistsError(f"{folder}: the session {session} was begun before; its id must be a new one")
+    building.mkdir(parents=True)
     lock = acquire(building / "lock")
     if lock is None:
         raise FileExistsError(f"{building}/lock is held by another process, which begins the session {session}, too")

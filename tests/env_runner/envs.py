@@ -81,6 +81,7 @@ class Count(gym.Env[Any, Any]):
             case "crashes":
                 ctypes.string_at(0)
             case "hangs":
+                print("hanging", file=sys.stderr)  # noqa: T201 - environments print
                 time.sleep(600)
 
 

@@ -11,6 +11,7 @@ from kernel.config import convert
 from kernel.testing import running
 from plugins.collector import Collector, CollectorOptions
 from plugins.env_runner import EnvRunner, EnvRunnerOptions
+from plugins.events import SessionEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -37,10 +38,15 @@ async def session(home: Path, **table: Any) -> AsyncIterator[RunningKernel]:
 
 
 async def whole_session(home: Path, **table: Any) -> RunningKernel:
-    """A kernel that ended because its runner did."""
+    """A kernel whose session has ended by itself."""
     async with session(home, **table) as kernel:
-        await until(lambda: kernel.outcome is not None)
+        await the_end(kernel)
     return kernel
+
+
+async def the_end(kernel: RunningKernel) -> None:
+    """Return when the session has ended, and all that is to say of it is in the log."""
+    await until(lambda: kernel.records(SessionEnded))
 
 
 async def until(true: Callable[[], Any], within_seconds: float = 30.0) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import psutil
 import pytest
-from runs import session, until, whole_session
+from runs import session, the_end, until, whole_session
 from spooled import spooled
 
 from kernel.event import PluginState
@@ -142,7 +142,7 @@ async def test_a_killed_worker_is_replaced_and_the_run_ends_well(home: Path) -> 
         await until(lambda: any(step.worker == 0 and step.episode for step in events(kernel, StepRecorded)))
         pid = next(worker.pid for worker in events(kernel, WorkerStarted) if worker.worker == 0)
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: kernel.outcome is not None)
+        await the_end(kernel)
     assert kernel.outcome == Outcome.drained
     ended = events(kernel, EpisodeEnded)
     assert sorted(episode.episode for episode in ended) == list(range(12))
@@ -159,7 +159,7 @@ async def test_a_budget_of_steps_is_exact_although_a_worker_was_killed(home: Pat
     async with session(home, steps=400, workers=2, env_kwargs={"length": 30, "step_seconds": 0.005}) as kernel:
         await until(lambda: sum(step.worker == 1 for step in events(kernel, StepRecorded)) > 40)
         os.kill(next(worker.pid for worker in events(kernel, WorkerStarted) if worker.worker == 1), signal.SIGKILL)
-        await until(lambda: kernel.outcome is not None)
+        await the_end(kernel)
     assert len(events(kernel, StepRecorded)) == 400
     assert sum(episode.steps for episode in events(kernel, EpisodeEnded)) == 400
 
@@ -187,6 +187,16 @@ async def test_an_environment_that_raises_is_reported_and_its_worker_goes_on_wit
     assert line.startswith(f"worker 0 failed in episode 2: {error}")
 
 
+async def test_a_failure_in_the_last_episode_ends_the_run_and_nobody_is_said_to_go_on(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = await whole_session(home, episodes=2, env_kwargs={"does": "raises", "in_episode": 1})
+    assert kernel.outcome == Outcome.drained
+    assert [episode.outcome for episode in events(kernel, EpisodeEnded)] == ["terminated", "aborted"]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "failed" in line]
+    assert line.endswith(")"), line
+
+
 async def test_a_policy_that_raises_is_reported_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plugins.env_runner.crew.BACKOFF_SECONDS", 0.01)
     kernel = await whole_session(
@@ -202,10 +212,10 @@ async def test_a_worker_that_keeps_dying_ends_the_run_with_its_last_words(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("plugins.env_runner.crew.BACKOFF_SECONDS", 0.01)
-    kernel = await whole_session(home, episodes=100, env_kwargs={"does": "crashes"})
+    async with session(home, episodes=100, env_kwargs={"does": "crashes"}) as kernel:
+        await until(lambda: [state for state in events(kernel, PluginState) if state.state == "left off"])
     assert kernel.outcome == Outcome.failed
-    state = events(kernel, PluginState)[-1]
-    assert state.state == "left off"
+    (state,) = [state for state in events(kernel, PluginState) if state.state == "left off"]
     assert "[plugins.runner] worker 0 ended 5 times in a row before an episode did." in state.reason
     assert "worker 0 died of SIGSEGV in episode 4" in state.reason
     assert "Fatal Python error: Segmentation fault" in state.reason
@@ -230,9 +240,10 @@ async def test_a_stop_aborts_the_open_episodes_and_leaves_no_process(home: Path)
 
 
 async def test_a_worker_that_does_not_heed_the_stop_is_killed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plugins.env_runner.crew.GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("plugins.env_runner.runner.GRACE_SECONDS", 0.5)
     async with session(home, env_kwargs={"does": "hangs"}) as kernel:
         await until(lambda: len(events(kernel, StepRecorded)) == 2)
+        assert kernel.plugins["runner"].pending() == "the step of worker 0"
     assert kernel.outcome == Outcome.drained
     assert [end.outcome for end in events(kernel, WorkerEnded)] == ["lost"]
     assert psutil.Process().children(recursive=True) == []
@@ -250,7 +261,7 @@ async def test_a_user_pauses_a_session_between_episodes_and_lets_it_go_on(home: 
         await anyio.sleep(0.5)
         assert len(events(kernel, EpisodeStarted)) == len(events(kernel, EpisodeEnded)) == paused_at
         await kernel.publish(SessionAsked(session=name, action="resume"))
-        await until(lambda: kernel.outcome is not None)
+        await the_end(kernel)
     assert sorted(episode.episode for episode in events(kernel, EpisodeEnded)) == list(range(200))
 
 
@@ -260,7 +271,7 @@ async def test_a_user_stops_a_session_and_with_it_the_run(home: Path) -> None:
         name = events(kernel, SessionStarted)[0].session
         await kernel.publish(SessionAsked(session="another", action="stop"))
         await kernel.publish(SessionAsked(session=name, action="stop"))
-        await until(lambda: kernel.outcome is not None)
+        await the_end(kernel)
     assert events(kernel, SessionEnded)[0].outcome == "stopped"
 
 
