@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kernel.files import sync_folder, write_whole
+from kernel.files import write_whole
 from plugins.encoder_pool.ffmpeg import Encoding
 from plugins.recorder.frames import CHUNK_FRAMES
 from plugins.recorder.spool import RecordingPlan
@@ -73,8 +73,9 @@ class Recording:
                 self.begun.add(chunk)
                 yield Job(self, chunk, self.frames.get(chunk, CHUNK_FRAMES))
 
-    def cancel(self) -> None:
-        """Call off what runs."""
+    def call_off(self, running: set[int | None]) -> None:
+        """Cancel what runs, which are the jobs of these chunks; the others will not begin."""
+        self.begun &= running
         for scope in self.scopes:
             scope.cancel()
 
@@ -178,14 +179,14 @@ def write_encoding(folder: Path, encoding: Encoding) -> None:
 def remove(home: Path, folder: Path) -> None:
     """Remove a recording's folder at one stroke; what a kill leaves of it, `remove_leftovers` finds.
 
-    It is renamed first: an ffmpeg that outlived its kernel can then create nothing in it.
+    It is renamed first: an ffmpeg that outlived its kernel can then create nothing in it. From then on the producer's
+    folder, too, may be removed by the collector.
     """
     leaving = _leaving(home, folder.name)
     try:
         folder.rename(leaving)
     except FileNotFoundError:
         return
-    sync_folder(folder.parent)
     shutil.rmtree(leaving)
 
 

@@ -35,7 +35,6 @@ def keep(home: Path, folder: Path, bound_bytes: int) -> None:
     os.utime(folder)  # so that the oldest folder is the one that was moved first
     folder.replace(place)
     sync_folder(place.parent)
-    sync_folder(folder.parent)
 
 
 def _kept(home: Path, folder: Path) -> Path:

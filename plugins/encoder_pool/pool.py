@@ -238,10 +238,13 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
     def _forget(self, recording: Recording) -> None:
         """Have nothing more to do with a recording, and call off what runs for it."""
         del self._recordings[recording.plan.recording]
+        self._call_off(recording)
+
+    def _call_off(self, recording: Recording) -> None:
         self._waiting = [job for job in self._waiting if job.recording is not recording]
         heapq.heapify(self._waiting)
         self._unfinished = {job for job in self._unfinished if job.recording is not recording or job in self._running}
-        recording.cancel()
+        recording.call_off({job.chunk for job in self._running if job.recording is recording})
         self._note_change()
 
     async def _run_job(self, job: Job, tasks: TaskGroup) -> None:
@@ -298,7 +301,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         if attempts >= self.options.attempts or isinstance(error, Hopeless):
             recording.failure = Failure(_words(error), attempts)
             recording.finishing = False
-            recording.cancel()
+            self._call_off(recording)
             return None
         if isinstance(error, WrongJoin):
             jobs.remove_segments(recording.folder)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from plugins.encoder_pool import EncoderPoolOptions
-from plugins.events import RecordingSealed, VideoAvailable, VideoFailed
+from plugins.events import RecordingDiscarded, RecordingSealed, VideoAvailable, VideoFailed
 from plugins.recorder.frames import ChunkReader
 from tests.encoder_pool.films import SESSION, film
 from tests.encoder_pool.pools import encoding, failure, files_of, in_the_place_of_ffmpeg, indices, lines_of, made, until
@@ -34,6 +34,16 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plugins.encoder_pool.pool.DISK_FULL_SECONDS", 0.05)
 
 
+def ffmpegs() -> list[psutil.Process]:
+    """Those that run. A child that is still a copy of this process must not be stopped: its parent waits for it."""
+    return [each for each in psutil.Process().children() if each.name().startswith("ffmpeg")]
+
+
+def sleeping() -> list[psutil.Process]:
+    """What runs in ffmpeg's place, and below it."""
+    return [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "54321"]]
+
+
 def noise(index: int, width: int, height: int) -> Picture:
     """What takes its time to be encoded."""
     return np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
@@ -43,10 +53,10 @@ async def test_a_stopped_ffmpeg_is_killed_and_its_chunk_tried_again(home: Path) 
     one = film(home, 300, size=(320, 240), picture=noise)
     async with encoding(home, EncoderPoolOptions(stall_seconds=1)) as kernel:
         await kernel.publish(*one.events)
-        await until(lambda: psutil.Process().children())
-        (first,) = psutil.Process().children()
+        await until(ffmpegs)
+        (first,) = ffmpegs()
         first.send_signal(signal.SIGSTOP)
-        assert first.status() == psutil.STATUS_STOPPED
+        await until(lambda: first.status() == psutil.STATUS_STOPPED)
         await kernel.settle()
         assert not first.is_running()
         (available,) = (record.event for record in kernel.records(VideoAvailable))
@@ -60,8 +70,8 @@ async def test_memory_stays_flat_while_an_ffmpeg_hangs(home: Path) -> None:
     async with encoding(home, EncoderPoolOptions(stall_seconds=1.5, jobs=1), drain_seconds=0) as kernel:
         before = psutil.Process().memory_info().rss
         await kernel.publish(*one.events)
-        await until(lambda: psutil.Process().children())
-        (first,) = psutil.Process().children()
+        await until(ffmpegs)
+        (first,) = ffmpegs()
         first.send_signal(signal.SIGSTOP)
         grown = []
         while first.is_running():
@@ -127,14 +137,28 @@ async def test_a_damaged_chunk_fails_its_recording_and_no_other(home: Path) -> N
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 0xFF
     chunk.write_bytes(content)
-    async with encoding(home) as kernel:
+    async with encoding(home, EncoderPoolOptions(jobs=1)) as kernel:
         await kernel.publish(*bad.events, *good.events)
         await kernel.settle()
         (failed,) = (record.event for record in kernel.records(VideoFailed))
         (available,) = (record.event for record in kernel.records(VideoAvailable))
     assert (failed.recording, failed.attempts) == (bad.recording, 1)
     assert "00001.chunk: damaged at byte" in failed.reason
+    kept = {file.name for file in (home / "failed" / bad.recording).iterdir()}
+    assert kept == {"00000.chunk", "00001.chunk", "recording.json", "encoding.json"}
     assert available.recording == good.recording
+
+
+async def test_a_chunk_that_fails_for_good_calls_off_the_others_of_its_recording(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
+    one = film(home, 700)
+    chunk = one.folder / "00000.chunk"
+    chunk.write_bytes(chunk.read_bytes()[:3000])
+    failed = await failure(home, one, EncoderPoolOptions(stall_seconds=40, jobs=2))
+    assert "00000.chunk: damaged" in failed.reason
+    assert not sleeping()
 
 
 async def test_a_recording_whose_folder_vanished_has_failed(home: Path) -> None:
@@ -222,18 +246,34 @@ async def test_a_stop_that_waits_no_longer_leaves_nothing_running(
 ) -> None:
     in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
     one = film(home, 1100)
-    async with encoding(home, drain_seconds=0.3) as kernel:
+    async with encoding(home, EncoderPoolOptions(stall_seconds=40), drain_seconds=0.3) as kernel:
         await kernel.publish(*one.events)
-        await until(lambda: len(psutil.Process().children(recursive=True)) >= 2)
+        await until(sleeping)
+        kernel.kernel.stop()
+        await until(lambda: not sleeping())
     assert kernel.outcome is not None
     assert kernel.outcome.name == "undrained"
-    assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "54321"]]
     assert one.folder.exists()
     monkeypatch.delenv("IMAGEIO_FFMPEG_EXE")
     async with encoding(home) as kernel:
         await kernel.settle()
         (available,) = (record.event for record in kernel.records(VideoAvailable))
     assert indices(home, available) == list(range(1100))
+
+
+async def test_a_recording_that_is_discarded_while_it_is_encoded_is_called_off(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
+    one = film(home, 2000)
+    async with encoding(home, EncoderPoolOptions(stall_seconds=40)) as kernel:
+        await kernel.publish(*one.chunks)
+        await until(sleeping)
+        await kernel.publish(RecordingDiscarded(recording=one.recording, session=SESSION, why="not kept"))
+        await until(lambda: not sleeping())
+        await kernel.settle()
+        assert not kernel.records(VideoAvailable, VideoFailed)
+    assert not files_of(home)
 
 
 async def test_frames_of_another_size_than_planned_are_a_failure_with_both_sizes(home: Path) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from plugins import catalogue
-from plugins.encoder_pool import EncoderPoolOptions, handover, jobs
+from plugins.encoder_pool import handover, jobs
 from plugins.encoder_pool.feed import Child
 from plugins.encoder_pool.ffmpeg import Encoding, find
 from plugins.encoder_pool.making import Order, make_segment, make_video
@@ -187,7 +187,6 @@ async def test_a_segment_that_a_power_loss_emptied_is_encoded_again(home: Path) 
     one = film(home, 1100)
     await log(home, *one.events)
     jobs.segment_in(one.folder, 1).write_bytes(b"")
-    available = None
     async with encoding(home) as kernel:
         await kernel.settle()
         (available,) = (record.event for record in kernel.records(VideoAvailable))
@@ -213,8 +212,11 @@ async def test_a_free_name_chosen_before_a_kill_is_not_chosen_twice(home: Path) 
 async def test_a_recording_that_was_not_sealed_waits_for_the_collector(home: Path) -> None:
     one = film(home, 700)
     await log(home, *one.chunks)
-    async with encoding(home, EncoderPoolOptions()) as kernel:
+    left = jobs.attempt_in(one.folder, "segment.mp4")
+    left.write_bytes(b"half")
+    async with encoding(home) as kernel:
         await kernel.settle()
+        assert not left.exists()
         assert not kernel.records(VideoAvailable)
         assert jobs.standing_in(one.folder) == {0}
         await kernel.publish(one.sealed)

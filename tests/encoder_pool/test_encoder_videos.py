@@ -13,8 +13,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from kernel.event import PluginState
 from plugins import catalogue
-from plugins.encoder_pool import EncoderPool, EncoderPoolOptions
+from plugins.encoder_pool import EncoderPool, EncoderPoolOptions, jobs
+from plugins.encoder_pool.ffmpeg import Encoding
 from plugins.events import EncoderProbe, RecordingDiscarded, VideoAvailable, VideoFailed, VideoPruned
 from plugins.recorder.frames import CHUNK_FRAMES
 from tests.encoder_pool.films import PRODUCER, decode, film, shown, size_of
@@ -137,6 +139,7 @@ async def test_full_chunks_are_encoded_while_the_recording_goes_on(home: Path) -
         await kernel.publish(*one.chunks)
         await kernel.settle()
         assert [file.name for file in one.folder.glob("*.mp4")] == ["00000.mp4"]
+        assert jobs.read_encoding(one.folder) == Encoding(codec="libx264", crf=21, preset="veryfast")
         assert not kernel.records(VideoAvailable)
         await kernel.publish(one.sealed)
         await kernel.settle()
@@ -151,6 +154,20 @@ async def test_a_recording_whose_only_chunk_was_full_is_a_video_too(home: Path) 
         await kernel.publish(one.sealed)
         await kernel.settle()
         assert indices(home, kernel.records(VideoAvailable)[0].event) == list(range(CHUNK_FRAMES))
+
+
+async def test_a_seal_that_comes_while_the_only_chunk_is_encoded_does_not_encode_it_twice(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, 'sleep 0.3; exec "$FFMPEG" "$@"')
+    one = film(home, CHUNK_FRAMES)
+    async with encoding(home) as kernel:
+        await kernel.publish(*one.chunks)
+        await until(lambda: lines_of(runs))
+        await kernel.publish(one.sealed)
+        await kernel.settle()
+        assert indices(home, kernel.records(VideoAvailable)[0].event) == list(range(CHUNK_FRAMES))
+    assert sum("rawvideo" in line for line in lines_of(runs)) == 1
 
 
 async def test_a_recording_that_waits_for_its_seal_and_is_discarded_never_meets_ffmpeg(
@@ -168,15 +185,43 @@ async def test_a_recording_that_waits_for_its_seal_and_is_discarded_never_meets_
     assert not files_of(home)
 
 
-async def test_a_discarded_recording_that_is_being_encoded_is_called_off(home: Path) -> None:
-    one = film(home, 2000)
+@pytest.mark.parametrize("frames", [20, 700])
+async def test_the_frames_go_only_when_the_announcement_is_on_disk(
+    home: Path, monkeypatch: pytest.MonkeyPatch, frames: int
+) -> None:
+    remove = jobs.remove
+    synced = []
+
+    def remove_and_look(home: Path, folder: Path) -> None:
+        synced.append(kernel.kernel.bus.synced_seq)
+        assert folder.exists()
+        remove(home, folder)
+
+    monkeypatch.setattr(jobs, "remove", remove_and_look)
     async with encoding(home) as kernel:
-        await kernel.publish(*one.chunks)
-        await until(lambda: list(one.folder.glob("attempt-*")))
-        await kernel.publish(RecordingDiscarded(recording=one.recording, session=one.plan.session, why="not kept"))
+        await kernel.publish(*film(home, frames).events)
         await kernel.settle()
-        assert not kernel.records(VideoAvailable, VideoFailed)
-    assert not files_of(home)
+        (available,) = kernel.records(VideoAvailable)
+    assert len(synced) == 1
+    assert synced[0] >= available.seq
+
+
+async def test_the_collector_may_remove_the_producers_folder_as_soon_as_it_is_empty(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def rename_and_collect(self: Path, target: Path) -> Path:
+        renamed = rename(self, target)
+        self.parent.rmdir()
+        return renamed
+
+    async with encoding(home) as kernel:
+        monkeypatch.setattr(Path, "rename", rename_and_collect)
+        await kernel.publish(*film(home).events)
+        await kernel.settle()
+        assert [record.event.state for record in kernel.records(PluginState)] == ["started"]
+    assert not list((home / "spool").iterdir())
 
 
 async def test_a_video_that_takes_a_name_announces_that_the_old_one_goes(home: Path) -> None:

@@ -41,7 +41,7 @@ def test_much_talk_neither_blocks_it_nor_fills_the_memory(tmp_path: Path) -> Non
 
 def test_talking_is_no_progress(tmp_path: Path) -> None:
     with pytest.raises(Hung):
-        run(Child(), _shell("while :; do echo waiting >&2; done"), tmp_path, _endless(), stall_seconds=0.3)
+        run(Child(), _shell("yes waiting >&2"), tmp_path, _endless(), stall_seconds=0.3)
     _assert_nothing_runs()
 
 
