@@ -80,7 +80,7 @@ class Bus:
         """Return when what was logged so far is on disk. Those who wait together share one fsync."""
         wanted = self.log.last_seq
         async with self._sync_lock:
-            if self.synced_seq < wanted:
+            if self.synced_seq < wanted or self.log.broken is not None:
                 self.synced_seq = await anyio.to_thread.run_sync(self.log.sync)
 
     async def trim(self) -> None:
@@ -219,7 +219,7 @@ class Subscription:
         self._arrived.set()
 
     async def _read_on(self, reader: LogReader) -> list[Record[Event]]:
-        log, before, idle = self._bus.log, reader.position, self._done == self._taken
+        log, before = self._bus.log, reader.position
         if before == log.last_seq:
             records = []
         elif log.last_seq - before > _INLINE_RECORDS or not reader.opened:
@@ -229,8 +229,6 @@ class Subscription:
         if reader is not self._reader:
             return []
         self._taken = reader.position
-        if idle and not records:
-            self._done = self._taken
         if reader.position == log.last_seq:
             reader.close()
             self._reader = None

@@ -18,13 +18,13 @@ from rich.text import Text
 
 from kernel.config import Config, ConfigRefused, read_config
 from kernel.event import catalogue
-from kernel.log import HomeRefused, LogReader, last_seq
+from kernel.log import HomeRefused, LogReader, first_seq, last_seq, segments
 from kernel.log import salvage as salvage_log
 from kernel.runtime import Kernel, Outcome, StartRefused, check, run_until_signalled
 from kernel.wiring import COMMANDS, PLUGINS, entry_points, find, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from kernel.wiring import Part
 
@@ -86,7 +86,7 @@ def tail(
     since: int | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
-    """Print a home's events, the last 20 unless --since says otherwise. Works beside a running kernel.
+    """Print a home's events, the last 20 of them unless --since says otherwise. Works beside a running kernel.
 
     Parameters
     ----------
@@ -103,14 +103,18 @@ def tail(
     """
     if not follow and not (home / "log").is_dir():
         return _complain([f"{home}: is no home of a kernel (it has no log); give the `home` of your configuration"])
-    reader = LogReader(home / "log", after=max(0, last_seq(home) - _TAIL_EVENTS) if since is None else since)
     wanted = frozenset(type_ or ())
+    reader = LogReader(home / "log", after=_before_the_last(home, wanted) if since is None else since)
     try:
         while True:
             lines = reader.read_lines()
             for line in lines.splitlines():
-                record = msgspec.json.decode(line)
-                if not wanted or record["event"]["type"] in wanted:
+                try:
+                    record = _decode_line(line)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    _complain([f"{home}: passed by a damaged line; `python -m kernel salvage {home}` mends the log"])
+                    continue
+                if not wanted or record.event["type"] in wanted:
                     if json_:
                         sys.stdout.buffer.write(line + b"\n")
                     else:
@@ -120,22 +124,24 @@ def tail(
                     return 0
                 sys.stdout.flush()
                 time.sleep(0.1)
-    except (KeyboardInterrupt, BrokenPipeError):
-        sys.stdout = None  # whoever read us is gone: say nothing at the exit
+    except KeyboardInterrupt:
         return 0
 
 
 @app.command
 def plugins(config: Path | None = None, /) -> int:
     """List the plugins that are installed, or those of a configuration, with what they do and their options."""
-    table = Table("plugin", "use", "what it does", box=None, pad_edge=False)
+    rows: list[tuple[str, str, str]] = []
     for name, use in _plugins(config):
-        kind = find(use)
-        table.add_row(name, use, _first_line(kind))
-        for field in msgspec.structs.fields(kind.options_type):
-            default = "required" if field.required else _default_words(field)
-            table.add_row("", Text(f"  {field.encode_name}", style="dim"), Text(default, style="dim"))
-    Console().print(table)
+        try:
+            kind = find(use)
+        except ValueError as error:
+            rows.append((name, use, f"cannot be used: {error}"))
+            continue
+        rows.append((name, use, _first_line(kind)))
+        fields = msgspec.structs.fields(kind.options_type)
+        rows.extend(("", f"  {field.encode_name}", _default_words(field)) for field in fields)
+    _print_table(("plugin", "use", "what it does"), rows)
     return 0
 
 
@@ -143,10 +149,11 @@ def plugins(config: Path | None = None, /) -> int:
 def events(config: Path | None = None, /) -> int:
     """List the event types that are known: the kernel's, the installed plugins', and those of a configuration."""
     _load_vocabulary(config)
-    table = Table("event", "from", "says", box=None, pad_edge=False)
-    for tag, kind in sorted(catalogue.items()):
-        table.add_row(tag, kind.__module__, _first_line(kind) + ("" if kind.durable else " (not logged)"))
-    Console().print(table)
+    rows = [
+        (tag, kind.__module__, _first_line(kind) + ("" if kind.durable else " (not logged)"))
+        for tag, kind in sorted(catalogue.items())
+    ]
+    _print_table(("event", "from", "says"), rows)
     return 0
 
 
@@ -168,7 +175,10 @@ def new(file: Path, /) -> int:
     if not file.stem.isidentifier() or file.suffix != ".py":
         return _complain([f"{file}: give it a module's name, such as my_plugin.py"])
     name = "".join(word.capitalize() for word in file.stem.split("_"))
-    file.write_text(_NEW_PLUGIN.format(name=name), encoding="utf-8")
+    try:
+        file.write_text(_NEW_PLUGIN.format(name=name), encoding="utf-8")
+    except OSError as error:
+        return _complain([f"{file}: {error.strerror}"])
     print(f"{file}: written. Name it in a configuration beside it:\n")
     print(f'[plugins.{file.stem}]\nuse = "{file.stem}:{name}"')
     return 0
@@ -180,7 +190,7 @@ def salvage(home: Path, /) -> int:
     if not (home / "log").is_dir():
         return _complain([f"{home}: is no home of a kernel (it has no log)"])
     lost = salvage_log(home)
-    print(f"{home}: {lost} damaged lines were set aside" if lost else f"{home}: nothing is damaged")
+    print(f"{home}: {lost} damaged events were set aside" if lost else f"{home}: nothing is damaged")
     return 0
 
 
@@ -194,6 +204,8 @@ def main() -> None:
         sys.exit(_complain(refused.problems))
     except HomeRefused as refused:
         sys.exit(_complain([str(refused)]))
+    except BrokenPipeError:
+        sys.stdout = None  # whoever read us is gone: say nothing at the exit
 
 
 def _read(file: Path, overrides: list[str] | None) -> tuple[Config, list[Part]]:
@@ -219,7 +231,10 @@ def _plugins(config: Path | None) -> Iterator[tuple[str, str]]:
 def _load_vocabulary(config: Path | None) -> None:
     """Import what declares event types: every installed plugin, and those of the configuration."""
     for use in entry_points(PLUGINS).values():
-        find(use)
+        try:
+            find(use)
+        except ValueError as error:
+            _complain([str(error)])
     if config is not None:
         wire(read_config(config))
 
@@ -229,22 +244,68 @@ def _first_line(kind: type[Any]) -> str:
 
 
 def _default_words(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
     default = field.default if field.default is not msgspec.NODEFAULT else None
     if field.default_factory is not msgspec.NODEFAULT:
         default = field.default_factory()
     return f"= {default!r}"
 
 
-def _one_line(record: dict[str, Any]) -> str:
-    event = dict(record["event"])
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people; a plain line a row, with tabs, where the output is piped."""
+    if not sys.stdout.isatty():
+        print("\n".join("\t".join(row) for row in rows))
+        return
+    table = Table(*head, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+class _Line(msgspec.Struct):
+    """A line of the log, as `tail` shows it: the event may be of a type that nobody here knows."""
+
+    seq: int
+    time: str
+    source: str
+    event: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.event.get("type"), str):
+            raise ValueError("the event has no type")
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def _before_the_last(home: Path, wanted: frozenset[str]) -> int:
+    """The seq behind which the last 20 events of these types stand; of all types where none is given."""
+    if not wanted:
+        return max(0, last_seq(home) - _TAIL_EVENTS)
+    tags = [b'"event":{"type":"%s"' % tag.encode() for tag in wanted]
+    found: list[int] = []
+    for path in reversed(segments(home / "log")):
+        lines = enumerate(path.read_bytes().splitlines(), start=first_seq(path))
+        found[:0] = [seq for seq, line in lines if any(tag in line for tag in tags)]
+        if len(found) >= _TAIL_EVENTS:
+            break
+    return found[-_TAIL_EVENTS:][0] - 1 if found else last_seq(home)
+
+
+def _one_line(line: _Line) -> str:
+    event = dict(line.event)
     kind = event.pop("type")
     said = " ".join(f"{key}={_short(value)}" for key, value in event.items() if value not in (None, "", [], {}))
-    return f"{record['seq']:>6} {record['time'][11:23]} {record['source']} {kind} {said}"
+    text = f"{line.seq:>6} {line.time[11:23]} {line.source} {kind} {said}"
+    # An event may hold what would move a terminal's cursor, or worse.
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _short(value: Any) -> str:
-    """A value on one line of plain text, whatever an event holds."""
-    text = value if isinstance(value, str) and value.isprintable() and " " not in value else json.dumps(value)
+    """A value in a few words, whatever an event holds."""
+    plain = isinstance(value, str) and value.isprintable() and " " not in value
+    text = value if plain else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
@@ -259,14 +320,14 @@ class {name}Options(Options):
     """Episodes of a lower return are passed by."""
 
 
-class NewBest(Event):
+class {name}NewBest(Event):
     """An episode had a higher return than all before."""
 
     env_id: str
     total_reward: float
 
 
-class {name}(Plugin[{name}Options], publishes=[NewBest]):
+class {name}(Plugin[{name}Options], publishes=[{name}NewBest]):
     """Says when an environment's best return was beaten."""
 
     best: float | None = None
@@ -277,5 +338,5 @@ class {name}(Plugin[{name}Options], publishes=[NewBest]):
         if total is None or total <= (self.options.ignore_below if self.best is None else self.best):
             return
         self.best = total
-        await self.publish(NewBest(env_id=episode.env_id, total_reward=total))
+        await self.publish({name}NewBest(env_id=episode.env_id, total_reward=total))
 '''

@@ -37,6 +37,8 @@ class LogOptions(Options):
     def __post_init__(self) -> None:
         if self.segment_bytes < 1024:
             raise ValueError("segment_bytes: at least 1024")
+        if self.keep_bytes < self.segment_bytes:
+            raise ValueError(f"keep_bytes: at least segment_bytes ({self.segment_bytes}), as whole files are removed")
 
 
 class Settings(Options):
@@ -56,6 +58,8 @@ class Config(msgspec.Struct, frozen=True):
 
     file: Path
     settings: Settings
+    problems: tuple[str, ...] = ()
+    """The faults of the top level. Wiring adds those of the plugins' tables, and refuses them all at once."""
 
     def place(self, table: str) -> str:
         """What to name in an error about a table: the file and the table."""
@@ -63,7 +67,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 def read_config(file: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML file, with `a.b=c` overrides. Raises `ConfigRefused` for what cannot be read or is not known."""
+    """Read a TOML file, with `a.b=c` overrides. Raises `ConfigRefused` where it cannot be read at all."""
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -76,9 +80,11 @@ def read_config(file: Path, overrides: Sequence[str] = ()) -> Config:
     for text in overrides:
         _override(document, text, problems)
     settings = convert(document, Settings, f"{file}:", problems)
-    if problems or settings is None:
-        raise ConfigRefused(problems)
-    return Config(file, settings)
+    if settings is None:  # the plugins' tables are looked at all the same, so that all faults come at once
+        tables = document.get("plugins")
+        named = tables.items() if isinstance(tables, dict) else ()
+        settings = Settings(plugins={name: table for name, table in named if isinstance(table, dict)})
+    return Config(file, settings, tuple(problems))
 
 
 def convert(table: Mapping[str, Any], kind: type[S], place: str, problems: list[str]) -> S | None:
@@ -124,7 +130,7 @@ def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
 
 def _from_toml(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
-        return Path(value)
+        return Path(value).expanduser()
     raise ValueError(f"expected {kind.__name__}")
 
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Delivery:
     """Serves one instance of a plugin after the other, and knows over a restart what each handler has had.
 
-    What was handed out when a handler failed comes again: to the handlers that have not had it, and record by
-    record. A record that then fails alone is set aside, with a `DeliveryFailed`, and does not come a third time.
+    What was in hand when a handler failed comes again, to the handlers that have not had it; the records that the
+    failed call held come one by one. One that then fails alone is set aside, with a `DeliveryFailed`, and does not
+    come a third time.
     """
 
     def __init__(
@@ -39,8 +40,8 @@ class Delivery:
         self._through = 0
         """Everything up to here was handled by every handler."""
         self._handled: dict[Handler, int] = {}
-        self._suspect_through = 0
-        """Up to here records had been handed out when a handler failed."""
+        self._again_through = 0
+        """Up to here records had been taken when an instance ended, and may come again."""
         self._failed: set[int] = set()
         self._set_aside: set[int] = set()
 
@@ -62,11 +63,11 @@ class Delivery:
                 if not self._batches:
                     self._through = subscription.taken
                 subscription.done(self._through)
-                if self._failed and self._through >= self._suspect_through:
+                if self._failed and self._through >= self._again_through:
                     self._failed.clear()
         finally:
             # What is in hand comes again to the next instance, also where another part of the plugin failed.
-            self._suspect_through = max(self._suspect_through, subscription.taken)
+            self._again_through = max(self._again_through, subscription.taken)
             subscription.start_behind(max(self._through, subscription.position))
 
     def _seconds_left(self) -> float | None:
@@ -81,13 +82,14 @@ class Delivery:
             handlers = by_type.get(kind)
             if handlers is None:
                 handlers = by_type[kind] = [each for each in self._handlers if issubclass(kind, each.types)]
-            suspect = 0 < seq <= self._suspect_through
+            again = 0 < seq <= self._again_through
+            alone = again and seq in self._failed
             for handler in handlers:
-                if suspect and (seq <= self._handled.get(handler, 0) or seq in self._set_aside):
+                if again and (seq <= self._handled.get(handler, 0) or seq in self._set_aside):
                     continue
+                if batches and (alone or not handler.batched):
+                    await self._flush(plugin)
                 if not handler.batched:
-                    if batches:
-                        await self._flush(plugin)
                     await self._call(plugin, handler, [record])
                     continue
                 batch = batches.get(handler)
@@ -96,7 +98,7 @@ class Delivery:
                     if self._due is None:
                         self._due = time.monotonic() + handler.within_seconds
                 batch.append(record)
-                if suspect or len(batch) >= handler.size:
+                if alone or len(batch) >= handler.size:
                     await self._flush(plugin)
             if seq and not batches:
                 self._through = seq

@@ -62,7 +62,8 @@ class Record(msgspec.Struct, Generic[E_co], frozen=True, gc=False):
 @cache
 def _decoders() -> tuple[msgspec.json.Decoder[Record[Event]], msgspec.msgpack.Decoder[list[Event]]]:
     """Decoders of a log line and of a producer's batch, for all types known by now."""
-    known = [kind for kind in catalogue.values() if kind is not UnknownEvent]  # which nobody may say: its raw is trusted
+    # Nobody says UnknownEvent from outside: its `raw` goes into the log as it is.
+    known = [kind for kind in catalogue.values() if kind is not UnknownEvent]
     union: Any = Union[tuple(known)]  # noqa: UP007 - of types known only now
     return msgspec.json.Decoder(Record[union]), msgspec.msgpack.Decoder(list[union])
 
@@ -73,6 +74,12 @@ class UnknownEvent(Event):
     tag: str
     raw: bytes
     """The event's JSON, as it was said."""
+
+
+class Tagged(msgspec.Struct):
+    """Of an event, what its type is called."""
+
+    type: str
 
 
 class Damaged(Exception):
@@ -126,22 +133,18 @@ def encode_lines(records: list[Record[Event]]) -> bytes:
     )
 
 
-class _Tagged(msgspec.Struct):
-    type: str
-
-
 def _decode_packed(raw: msgspec.Raw) -> Event:
     try:
         (event,) = _decoders()[1].decode(b"\x91" + bytes(raw))  # 0x91: an array of one
     except msgspec.ValidationError:
         value = msgspec.msgpack.decode(raw)
-        return UnknownEvent(tag=msgspec.convert(value, _Tagged).type, raw=_json.encode(value))
+        return UnknownEvent(tag=msgspec.convert(value, Tagged).type, raw=_json.encode(value))
     return event
 
 
 _json = msgspec.json.Encoder()
 _envelope = msgspec.json.Decoder(Record[msgspec.Raw])
-_tagged = msgspec.json.Decoder(_Tagged)
+_tagged = msgspec.json.Decoder(Tagged)
 _packed_array = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
@@ -163,7 +166,7 @@ class KernelStopped(Event):
     """The kernel has ended in good order. Where this is missing, it was killed."""
 
     outcome: str
-    """`drained`, `undrained` (work was left for the next start) or `failed`."""
+    """`drained`, `undrained` (work was left for the next start), `failed`, or `refused` by a plugin at its start."""
     seconds: float
 
 

@@ -15,7 +15,7 @@ import secrets
 from datetime import UTC, datetime
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, overload
 
 import anyio
 import anyio.to_thread
@@ -27,6 +27,7 @@ from kernel.event import (
     LogTailCut,
     LogTrimmed,
     Record,
+    Tagged,
     UnknownEvent,
     catalogue,
     decode_records,
@@ -36,6 +37,9 @@ from kernel.files import FileLock, acquire, sync_folder, write_all, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
+
+E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 SEGMENT_BYTES = 64 * 2**20
 KEEP_BYTES = 20 * 2**30
@@ -299,7 +303,7 @@ class LogReader:
                 break
             lines = block.count(b"\n")
             if lines >= skip:
-                self._rest = block.split(b"\n", skip)[-1]
+                self._file.seek(-len(block.split(b"\n", skip)[-1]), os.SEEK_CUR)
                 break
             skip -= lines
         return True
@@ -309,7 +313,11 @@ class LogReader:
         return next((seq for path in segments(self._folder) if (seq := first_seq(path)) > self._first), 0)
 
 
-def read(home: Path, *types: type[Event], after: int = 0) -> Iterator[Record[Event]]:
+@overload
+def read(home: Path, *, after: int = 0) -> Iterator[Record[Event]]: ...
+@overload
+def read(home: Path, *types: type[E], after: int = 0) -> Iterator[Record[E]]: ...
+def read(home: Path, *types: type[Event], after: int = 0) -> Iterator[Record[Any]]:
     """The records that are in a home's log now. Works beside a running kernel."""
     reader = LogReader(home / "log", after, types)
     try:
@@ -321,7 +329,11 @@ def read(home: Path, *types: type[Event], after: int = 0) -> Iterator[Record[Eve
         reader.close()
 
 
-async def follow(home: Path, *types: type[Event], after: int = 0) -> AsyncIterator[list[Record[Event]]]:
+@overload
+def follow(home: Path, *, after: int = 0) -> AsyncIterator[list[Record[Event]]]: ...
+@overload
+def follow(home: Path, *types: type[E], after: int = 0) -> AsyncIterator[list[Record[E]]]: ...
+async def follow(home: Path, *types: type[Event], after: int = 0) -> AsyncIterator[list[Record[Any]]]:
     """The records of a home's log as they come, for ever. The home, or its log, may come later."""
     reader = LogReader(home / "log", after, types)
     try:
@@ -386,12 +398,8 @@ def first_seq(path: Path) -> int:
     return int(path.stem)
 
 
-class _Head(msgspec.Struct):
-    """What every line must say; the event itself is skipped, though it must be JSON."""
-
-    seq: int
-    source: str
-    nth: int
+class _Home(msgspec.Struct):
+    id: str
 
 
 class _Segment(msgspec.Struct):
@@ -421,7 +429,7 @@ class _Scan(NamedTuple):
     """A whole record stands behind the fault."""
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_head = msgspec.json.Decoder(Record[Tagged]).decode  # what every line must say, and no more of the event
 _decode_seal = msgspec.json.Decoder(_Seal).decode
 
 
@@ -442,17 +450,20 @@ def _unusable(home: Path, error: OSError) -> HomeRefused:
 
 def _home_id(home: Path) -> str:
     file = home / "home.json"
+    known = _read_small(file, _Home)
+    if known is None:
+        known = _Home(secrets.token_hex(8))
+        write_whole(file, msgspec.json.encode(known) + b"\n", lasting=True)
+    return known.id
+
+
+def _read_small(file: Path, kind: type[T]) -> T | None:
     try:
-        found: Any = msgspec.json.decode(file.read_bytes())
-        return str(found["id"])
+        return msgspec.json.decode(file.read_bytes(), type=kind)
     except FileNotFoundError:
-        home_id = secrets.token_hex(8)
-        write_whole(file, msgspec.json.encode({"id": home_id}) + b"\n", lasting=True)
-        return home_id
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise HomeRefused(
-            f"{file}: is not what a kernel wrote. Restore it; or remove it, and the home gets a new id."
-        ) from None
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise HomeRefused(f"{file}: is not what a kernel wrote. Restore it, or remove it.") from None
 
 
 def _new_segment(folder: Path, seq: int) -> _Segment:
@@ -533,10 +544,7 @@ def _read_seal(path: Path) -> _Segment | None:
 
 
 def _trimmed_nth(folder: Path) -> dict[str, int]:
-    try:
-        return msgspec.json.decode((folder / "trimmed.json").read_bytes(), type=dict[str, int])
-    except FileNotFoundError:
-        return {}
+    return _read_small(folder / "trimmed.json", dict[str, int]) or {}
 
 
 def _remember_trimmed(folder: Path, segment: _Segment) -> None:

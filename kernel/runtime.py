@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.metadata
 import os
 import signal
@@ -17,18 +19,18 @@ from kernel.bus import Bus
 from kernel.event import EventsDropped, KernelStarted, KernelStopped, LoopLag
 from kernel.log import HomeRefused, Log, refuse_unusable
 from kernel.plugin import Refused
-from kernel.supervisor import Life, PluginPort
+from kernel.supervisor import Life, PluginPort, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from kernel.config import LogOptions
-    from kernel.event import Event
     from kernel.wiring import Part
 
 HEARTBEAT_SECONDS = 1.0
 REMIND_SECONDS = 5.0
+LAST_WORDS_SECONDS = 5.0
 
 
 class Outcome(IntEnum):
@@ -55,13 +57,16 @@ class StartRefused(Exception):
 async def check(home: Path, parts: Sequence[Part]) -> None:
     """Ask the home and each plugin whether a run could start. Raises `StartRefused`; creates nothing."""
     problems: list[str] = []
+    absolute_home = home.absolute()  # noqa: ASYNC240 - a look at the working directory
 
     async def ask(part: Part) -> None:
-        port = PluginPort(part.name, home, anyio.Event(), cast("Bus", None))  # there is no bus yet to speak on
+        port = PluginPort(part.name, absolute_home, anyio.Event(), cast("Bus", None))  # there is no bus yet
         try:
             await part.plugin(part.options, port).check()
         except Refused as refused:
             problems.append(str(refused))
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises, the user gets one sentence
+            problems.append(f"[plugins.{part.name}] its check failed: {type(error).__name__}: {error}")
 
     try:
         refuse_unusable(home)
@@ -98,32 +103,40 @@ class Kernel:
         self._config = config
         self._say = say or _say
         self._stopping = anyio.Event()
-        self._failure = ""
+        self._asked_to_stop = False
         self._scope = anyio.CancelScope()
 
     def stop(self) -> None:
         """Begin to stop: end the sources, drain, leave. A second call stops at once."""
-        if self._stopping.is_set():
+        if self._asked_to_stop:
             self._say("stopping now; what is unfinished is done at the next start")
             self._scope.cancel()
         else:
             self._say("stopping: the work in hand is finished first; Ctrl-C again stops at once")
+        self._asked_to_stop = True
         self._stopping.set()
 
     async def run(self) -> Outcome:
         """Run until the sources have returned or `stop` was called. Raises `StartRefused` or `HomeRefused`."""
         started = time.monotonic()
         log = Log(self.home, segment_bytes=self._log_options.segment_bytes, keep_bytes=self._log_options.keep_bytes)
+        self.bus = Bus(log)
+        outcome = Outcome.undrained
         try:
-            self.bus = Bus(log)
-            outcome = Outcome.undrained
             with anyio.CancelScope() as self._scope:
                 outcome = await self._run(log)
-            if self._failure or any(life.left_off for life in self.lives):
+            if any(life.left_off for life in self.lives):
                 outcome = Outcome.failed
-            with anyio.CancelScope(shield=True):
-                stopped = KernelStopped(outcome=outcome.name, seconds=time.monotonic() - started)
-                await self._publish_if_possible(stopped)
+            if any(life.refused for life in self.lives):
+                outcome = Outcome.refused
+            with anyio.move_on_after(LAST_WORDS_SECONDS, shield=True):  # a full disk must not hold up the end
+                await self.bus.publish(
+                    "kernel", [KernelStopped(outcome=outcome.name, seconds=time.monotonic() - started)]
+                )
+                await self.bus.sync()
+        except* OSError as errors:  # plugins' own are handled in their lives: this is the log's
+            self._say(f"stopped: {log.folder} cannot be written: {first_of(errors)}")
+            outcome = Outcome.failed
         finally:
             log.close()
         if refused := [str(life.refused) for life in self.lives if life.refused]:
@@ -144,7 +157,8 @@ class Kernel:
             with anyio.move_on_after(self._drain_seconds) as deadline:
                 await self._drain()
             for life in reversed(self.lives):
-                await life.close()
+                if life.entered.is_set():  # it was begun: a refused start ends before the later ones
+                    await life.close()
             tasks.cancel_scope.cancel()
         return Outcome.undrained if deadline.cancelled_caught else Outcome.drained
 
@@ -223,40 +237,21 @@ class Kernel:
             for life in self.lives:
                 if dropped := life.take_dropped():
                     await self.bus.publish("kernel", [EventsDropped(plugin=life.name, count=dropped)])
-            try:
-                await self.bus.sync()
+            await self.bus.sync()
+            if self.running.is_set():  # before, the plugins' cursors are not known, and hold nothing
                 await self.bus.trim()
-            except OSError as error:
-                self._failure = f"{self.bus.log.folder}: {error.strerror}"
-                self._say(f"stopping: the log cannot be written: {self._failure}")
-                self._scope.cancel()
-                return
-
-    async def _publish_if_possible(self, event: Event) -> None:
-        try:
-            await self.bus.publish("kernel", [event])
-        except OSError as error:
-            self._say(f"{self.bus.log.folder}: {error.strerror}")
 
 
 async def run_until_signalled(kernel: Kernel) -> Outcome:
     """Run a kernel; the first SIGINT or SIGTERM drains it and the second stops it at once."""
-    async with anyio.create_task_group() as tasks:
-
-        async def listen(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                task_status.started()
-                async for _ in signals:
-                    kernel.stop()
-
-        await tasks.start(listen)
-        outcome = await kernel.run()
-        tasks.cancel_scope.cancel()
-    return outcome
+    for each in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(each, kernel.stop)
+    return await kernel.run()
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201 - the one place where the kernel speaks to whoever started it
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(line, file=sys.stderr)  # noqa: T201 - the one place where the kernel speaks to whoever started it
 
 
 def _version() -> str:

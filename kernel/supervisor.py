@@ -82,6 +82,7 @@ class Life:
         self._at_work = anyio.Event()
         self._work_scope = anyio.CancelScope()
         self._drain_scope = anyio.CancelScope()
+        self._drain_lock = anyio.Lock()
         self._drain_failure: Exception | None = None
         types = {kind for handler in part.plugin.handlers for kind in handler.types}
         self._subscription = bus.subscribe(tuple(types)) if types else None
@@ -111,7 +112,7 @@ class Life:
                 try:
                     await self._live_once()
                 except Exception as raised:  # noqa: BLE001 - whatever a plugin raises is handled here
-                    error = _first_of(raised)
+                    error = first_of(raised)
                     if isinstance(error, Refused) and not self.entered.is_set():
                         self.refused = error
                         return
@@ -126,17 +127,21 @@ class Life:
                 reached.set()
 
     async def drain(self) -> None:
-        """Let the plugin finish its work in hand; where it is being restarted, the next instance's."""
-        await self._at_work.wait()
-        plugin = self.plugin
-        if plugin is None:
-            return
-        with anyio.CancelScope() as self._drain_scope:
-            try:
-                await plugin.drain()
-            except Exception as error:  # noqa: BLE001 - the same failure as any other of the plugin's
-                self._drain_failure = error
-                self._work_scope.cancel()
+        """Let the plugin finish its work in hand; where it fails or is being restarted, the next instance's."""
+        async with self._drain_lock:
+            while True:
+                await self._at_work.wait()
+                if self.plugin is None:
+                    return
+                with anyio.CancelScope() as self._drain_scope:
+                    try:
+                        await self.plugin.drain()
+                    except Exception as error:  # noqa: BLE001 - the same failure as any other of the plugin's
+                        self._drain_failure = error
+                        self._work_scope.cancel()
+                        await anyio.sleep_forever()  # until the instance is gone
+                    else:
+                        return
 
     async def close(self) -> None:
         """End its work and leave its lifespan; returns when that is done."""
@@ -161,6 +166,8 @@ class Life:
             failure, self._drain_failure = self._drain_failure, None
             if failure is not None:
                 raise failure
+        if not self._closing.is_set():
+            raise RuntimeError("its lifespan kept back what was raised in it; let it through, to be restarted in order")
 
     async def _work(self, plugin: Plugin[Any]) -> None:
         await self.start_handlers.wait()
@@ -171,7 +178,8 @@ class Life:
             self._at_work.set()
             await self.start_run.wait()
             await self._publish(PluginState(plugin=self.name, state="started"))
-            await plugin.run()
+            if not (plugin.source and self.returned.is_set()):  # a source's job is done once, whatever fails later
+                await plugin.run()
             self.returned.set()
             await self._closing.wait()
             tasks.cancel_scope.cancel()
@@ -194,12 +202,19 @@ class Life:
 
     async def _again(self, error: Exception, failures: deque[float]) -> bool:
         """Say what happened, and wait before the next try; False when there is none."""
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        final = isinstance(error, Refused)  # what only a user can mend does not go away by itself
+        reason = str(error) if final else f"{type(error).__name__}: {error}".removesuffix(": ")
         text = "".join(traceback.format_exception(error))
         recent = sum(at > time.monotonic() - WITHIN_SECONDS for at in failures)
-        if recent > RESTARTS:
+        if self._closing.is_set():
             self.left_off = reason
-            self._say(f"[plugins.{self.name}] failed {recent} times and is left off: {reason}")
+            self._say(f"[plugins.{self.name}] failed while it was stopped: {reason}")
+            await self._publish(PluginState(plugin=self.name, state="stopped", reason=reason, traceback=text))
+            return False
+        if final or recent > RESTARTS:
+            self.left_off = reason
+            often = "" if final else f"failed {recent} times and "
+            self._say(f"[plugins.{self.name}] {often}is left off: {reason}")
             await self._publish(PluginState(plugin=self.name, state="left off", reason=reason, traceback=text))
             return False
         self._say(f"[plugins.{self.name}] failed and is restarted: {reason}")
@@ -212,7 +227,7 @@ class Life:
         await self._bus.publish("kernel", [event])
 
 
-def _first_of(error: Exception) -> Exception:
+def first_of(error: Exception) -> Exception:
     """The first plain exception in a group of them."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]

@@ -8,6 +8,7 @@ async with running(tmp_path, {"best": (Leaderboard, LeaderboardOptions())}) as k
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -31,9 +32,9 @@ E = TypeVar("E", bound="Event")
 class RunningKernel:
     """A kernel at work, with what a test wants of it."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, said: list[str]) -> None:
         self.kernel = kernel
-        self.said: list[str] = []
+        self.said = said
         """The lines that the kernel would have printed."""
         self.outcome: Outcome | None = None
         """How it ended; None while it runs."""
@@ -81,24 +82,15 @@ async def running(
     parts = [Part(name, plugin, options, plugin.required) for name, (plugin, options) in plugins.items()]
     said: list[str] = []
     kernel = Kernel(home, parts, log=log or LogOptions(), drain_seconds=drain_seconds, say=said.append)
-    harness = RunningKernel(kernel)
-    harness.said = said
-    raised: list[BaseException] = []
-
-    async def run() -> None:
-        try:
-            harness.outcome = await kernel.run()
-        except Exception as error:  # noqa: BLE001 - handed on to the test below, outside the task group
-            raised.append(error)
-            kernel.running.set()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
-        await kernel.running.wait()
-        if not raised:
-            try:
-                yield harness
-            finally:
-                kernel.stop()
-    if raised:
-        raise raised[0]
+    harness = RunningKernel(kernel, said)
+    life = asyncio.create_task(kernel.run())
+    life.add_done_callback(lambda _: kernel.running.set())
+    await kernel.running.wait()
+    try:
+        if life.done():
+            life.result()  # raises why it did not start
+        yield harness
+    finally:
+        if not life.done():
+            kernel.stop()
+        harness.outcome = await life

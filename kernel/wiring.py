@@ -29,9 +29,9 @@ class Part(msgspec.Struct, frozen=True):
 def wire(config: Config) -> list[Part]:
     """The plugins of a configuration, in its order. Raises `ConfigRefused` with every fault of every table."""
     _make_importable(config.file)
-    problems: list[str] = []
+    problems = list(config.problems)
     parts = [_part(config, name, dict(table), problems) for name, table in config.settings.plugins.items()]
-    if not parts:
+    if not parts and not problems:
         problems.append(f"{config.file}: names no plugin; add a table such as [plugins.runner] with its `use`")
     if problems:
         raise ConfigRefused(problems)

@@ -55,7 +55,7 @@ class Turn(NamedTuple):
 
 
 def play(
-    env: gym.Env[Any, Any], seed: int, after_reset: Callable[..., None], after_step: Callable[..., None]
+    env: gym.Env[Any, Any], seed: int, after_reset: Callable[..., Any], after_step: Callable[..., Any]
 ) -> list[float]:
     """One episode of a simple policy that balances for some hundred steps; how long each step took in all."""
     observation, info = env.reset(seed=seed)
@@ -127,7 +127,7 @@ def record_video(seeds: Sequence[int], home: Path) -> Turn:
         began = time.perf_counter()
         took = [t for seed in seeds for t in play(env, seed, lambda *_: None, lambda *_: None)]
         loop_seconds = time.perf_counter() - began
-        env.close()
+        env.close()  # type: ignore[no-untyped-call]  # upstream leaves it untyped
     return Turn(len(took), loop_seconds, max(took), time.perf_counter() - began)
 
 

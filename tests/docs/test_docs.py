@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import re
 import shlex
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from homes import check_home, run_kernel
 
 import kernel.cli
 from kernel.config import Settings
 from kernel.event import Event, catalogue
 from kernel.runtime import Outcome
+from tests.end_to_end.homes import check_home, run_kernel
 
 if TYPE_CHECKING:
     from kernel.plugin import Plugin
@@ -105,13 +106,15 @@ def test_every_toml_example_is_a_configuration_that_our_plugins_accept(page: Pat
     """Examples show one table or several; the options are looked at, the rest is the run's business."""
     for example in blocks(page, "toml"):
         document = tomllib.loads(example)
-        for table in document.pop("plugins", {}).values():
-            use = table.pop("use", None)
+        for name, table in document.pop("plugins", {}).items():
+            if "use" not in table:  # a part of our runner's table
+                assert name == "runner", example
+                table.update(use="plugins.env_runner:EnvRunner", env="CartPole-v1")
+            use = table.pop("use")
             table.pop("required", None)
-            assert use is not None, example
             if use.startswith("plugins."):
-                module, _, name = use.partition(":")
-                plugin = getattr(__import__(module, fromlist=[name]), name)
+                module, _, attribute = use.partition(":")
+                plugin = getattr(importlib.import_module(module), attribute)
                 problems: list[str] = []
                 kernel.config.convert(table, plugin.options_type, f"{page.name}:", problems)
                 assert not problems

@@ -11,8 +11,19 @@ from typing import Any
 
 import psutil
 import pytest
-from bars import shown
-from homes import check_home, check_log, events, frames_of, records, rows, run_kernel, started, write_config
+
+from tests.end_to_end.homes import (
+    check_home,
+    check_log,
+    events,
+    frames_of,
+    records,
+    rows,
+    run_kernel,
+    started,
+    write_config,
+)
+from tests.environments.bars import shown
 
 CONFIGS = Path(__file__).parent.parent.parent / "config"
 
@@ -251,7 +262,7 @@ def test_tail_prints_from_before_the_first_event_on_and_across_a_roll(tmp_path: 
         time.sleep(1)
         code, _, err = run_kernel(config, "--set", "log.segment_bytes=20000", cwd=tmp_path)
         assert code == 0, err
-        assert len(list((home / "log").glob("*.jsonl"))) > 3
+        assert len(list((home / "log").glob("*.jsonl"))) > 1
         assert tail.stdout is not None
         printed: list[Any] = []
         while not printed or printed[-1]["event"]["type"] != "KernelStopped":

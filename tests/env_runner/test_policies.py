@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import pytest
-from policies import Alternating
+from policies import Alternating  # type: ignore[import-not-found]  # as a user names it, found beside this file
 
 from plugins.env_runner.loading import Unusable
 from plugins.env_runner.policy import make_policy

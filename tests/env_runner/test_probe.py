@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import psutil
 import pytest
-from runs import options
+from tests.env_runner.runs import options
 
 from kernel.plugin import Refused
 from kernel.runtime import StartRefused, check

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import psutil
 import pytest
-from runs import session, the_end, until, whole_session
-from spooled import spooled
+from tests.env_runner.runs import session, the_end, until, whole_session
+from tests.env_runner.spooled import spooled
 
 from kernel.event import PluginState
 from kernel.runtime import Outcome

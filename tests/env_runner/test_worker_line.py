@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import psutil
 import pytest
-from runs import until
-from spooled import spooled
+from tests.env_runner.runs import until
+from tests.env_runner.spooled import spooled
 
 from plugins.env_runner.child import started
 from plugins.env_runner.messages import (

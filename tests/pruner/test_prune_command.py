@@ -71,7 +71,7 @@ def test_without_dry_run_what_it_lists_is_removed_and_logged(home: Path, capsys:
     assert prune(home, max_videos_per_session=1) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert standing(home) == ["3.mp4"]
-    assert [record.event.recording for record in read(home, VideoPruned)] == ["s-0000", "s-0001", "s-0002"]  # type: ignore[attr-defined]  # read gives the type that it was asked for
+    assert [record.event.recording for record in read(home, VideoPruned)] == ["s-0000", "s-0001", "s-0002"]
 
 
 def test_a_home_that_a_kernel_holds_is_only_looked_at(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

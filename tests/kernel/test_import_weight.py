@@ -1,0 +1,19 @@
+"""What a producer imports stays light."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernel.ticks import answer, python
+
+
+@pytest.mark.parametrize("module", ["kernel", "kernel.event", "kernel.files"])
+def test_the_producers_part_of_the_kernel_brings_no_event_loop(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in ('asyncio', 'anyio', 'rich') if name in sys.modules])"
+    assert answer(python(code)) == "[]"
+
+
+def test_the_public_names_are_there_when_they_are_used() -> None:
+    code = "import kernel; print([name for name in kernel.__all__ if getattr(kernel, name).__name__ != name])"
+    assert answer(python(code)) == "[]"
+    assert "AttributeError" in python("import kernel; kernel.nothing").communicate()[1]
