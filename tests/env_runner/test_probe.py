@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import psutil
 import pytest
-from tests.env_runner.runs import options
 
 from kernel.plugin import Refused
 from kernel.runtime import StartRefused, check
@@ -13,6 +12,7 @@ from kernel.wiring import Part
 from plugins.env_runner import EnvRunner
 from plugins.env_runner.messages import Spec
 from plugins.env_runner.probe import probe
+from tests.env_runner.runs import options
 
 if TYPE_CHECKING:
     from pathlib import Path

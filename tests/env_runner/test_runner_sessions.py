@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import psutil
 import pytest
-from tests.env_runner.runs import session, the_end, until, whole_session
-from tests.env_runner.spooled import spooled
 
 from kernel.event import PluginState
 from kernel.runtime import Outcome
@@ -29,6 +27,8 @@ from plugins.events import (
     WorkerFailed,
     WorkerStarted,
 )
+from tests.env_runner.runs import session, the_end, until, whole_session
+from tests.env_runner.spooled import spooled
 
 if TYPE_CHECKING:
     from kernel.testing import RunningKernel

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import psutil
 import pytest
-from tests.env_runner.runs import until
-from tests.env_runner.spooled import spooled
 
 from plugins.env_runner.child import started
 from plugins.env_runner.messages import (
@@ -28,6 +26,8 @@ from plugins.env_runner.messages import (
     Stop,
 )
 from plugins.events import CaptureSettings, EpisodeEnded, EpisodeStarted, Keep, WorkerEnded
+from tests.env_runner.runs import until
+from tests.env_runner.spooled import spooled
 
 if TYPE_CHECKING:
     from pathlib import Path
