@@ -54,7 +54,7 @@ def run(config: Path, /, *, set_: Overrides = None) -> int:
     settings, parts = _read(config, set_)
 
     async def go() -> Outcome:
-        await check(settings.settings.home, parts)
+        await check(settings.settings.home, parts, str(config))
         kernel = Kernel(
             settings.settings.home,
             parts,
@@ -71,7 +71,7 @@ def run(config: Path, /, *, set_: Overrides = None) -> int:
 def check_config(config: Path, /, *, set_: Overrides = None) -> int:
     """Look whether a configuration could run now, and change nothing."""
     settings, parts = _read(config, set_)
-    anyio.run(check, settings.settings.home, parts)
+    anyio.run(check, settings.settings.home, parts, str(config))
     print(f"{config}: ready to run: {', '.join(part.name for part in parts)}")
     return 0
 

@@ -57,8 +57,9 @@ O_co = TypeVar("O_co", bound=Options, covariant=True)
 
 
 class Refused(Exception):
-    """Something that a user can mend keeps a plugin from working. Its text names the thing, the place and the fix.
+    """Something that a user can mend keeps a plugin from working. Its text names the key or the file, and the fix.
 
+    The kernel puts the configuration's file and the table in front.
     In `check`, and at the first start, it keeps the kernel from starting. Later on, the plugin is left off at once: it
     is not restarted, as any other failure would have it.
     """

@@ -54,8 +54,11 @@ class StartRefused(Exception):
         self.problems = list(problems)
 
 
-async def check(home: Path, parts: Sequence[Part]) -> None:
-    """Ask the home and each plugin whether a run could start. Raises `StartRefused`; creates nothing."""
+async def check(home: Path, parts: Sequence[Part], config: str = "") -> None:
+    """Ask the home and each plugin whether a run could start. Raises `StartRefused`; creates nothing.
+
+    `config` is the configuration's file, for the sentences to name.
+    """
     problems: list[str] = []
     absolute_home = home.absolute()  # noqa: ASYNC240 - a look at the working directory
 
@@ -64,9 +67,9 @@ async def check(home: Path, parts: Sequence[Part]) -> None:
         try:
             await part.plugin(part.options, port).check()
         except Refused as refused:
-            problems.append(str(refused))
+            problems.append(f"{_place(config, part.name)} {refused}")
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises, the user gets one sentence
-            problems.append(f"[plugins.{part.name}] its check failed: {type(error).__name__}: {error}")
+            problems.append(f"{_place(config, part.name)} its check failed: {type(error).__name__}: {error}")
 
     try:
         refuse_unusable(home)
@@ -139,7 +142,7 @@ class Kernel:
             outcome = Outcome.failed
         finally:
             log.close()
-        if refused := [str(life.refused) for life in self.lives if life.refused]:
+        if refused := [f"{_place(self._config, life.name)} {life.refused}" for life in self.lives if life.refused]:
             raise StartRefused(refused)
         return outcome
 
@@ -247,6 +250,11 @@ async def run_until_signalled(kernel: Kernel) -> Outcome:
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, kernel.stop)
     return await kernel.run()
+
+
+def _place(config: str, plugin: str) -> str:
+    """What to name in front of a refusal: the file, where there is one, and the table."""
+    return f"{config}: [plugins.{plugin}]" if config else f"[plugins.{plugin}]"
 
 
 def _say(line: str) -> None:

@@ -194,7 +194,7 @@ class Life:
         last_seq = self._bus.log.last_seq
         if cursor > last_seq:
             raise Refused(
-                f"[plugins.{self.name}] has taken in events up to {cursor}, but the log of {self._port.home} ends at "
+                f"has taken in events up to {cursor}, but the log of {self._port.home} ends at "
                 f"{last_seq}: the log was replaced or cut. {plugin.rebuild}".rstrip()
             )
         self._delivery.forget_handled()

@@ -96,9 +96,10 @@ _MEND = (
 
 
 def _refusal(executable: Path, encoding: Encoding, why: str) -> str:
+    first_line = why.partition("\n")[0]
+    settings = f'codec = "{encoding.codec}", crf = {encoding.crf}, preset = "{encoding.preset}"'
     return (
-        f'{executable} cannot encode with codec = "{encoding.codec}", crf = {encoding.crf}, '
-        f'preset = "{encoding.preset}": {why}\n'
+        f"{settings}: ffmpeg cannot encode so: {first_line}\n"
         f'  Choose a codec that `"{executable}" -encoders` lists, such as "libx264"; set preset = "" or crf = -1 where '
         f"it takes none; or, where ffmpeg itself is broken, {_MEND}."
     )

@@ -207,7 +207,7 @@ class Crew:
     def _why_it_is_given_up(self, seat: Seat, what: str, last_lines: list[str]) -> str:
         words = "".join(f"\n  {line}" for line in last_lines)
         return (
-            f"[{self.begin.spec.table}] worker {seat.index} ended {DEATHS_IN_A_ROW} times in a row before an episode "
+            f"worker {seat.index} ended {DEATHS_IN_A_ROW} times in a row before an episode "
             f"did. The last time, {what}{', after these lines:' if words else '.'}{words}"
         )
 

@@ -41,11 +41,11 @@ async def _ask(spec: Spec) -> Examined:
     if isinstance(answer, Examined):
         return answer
     if isinstance(answer, Unusable):
-        raise Refused(f"[{spec.table}] {answer.reason}")
+        raise Refused(answer.reason)
     if patience.cancelled_caught:
-        raise Refused(f'[{spec.table}] env: "{spec.env}" could not be made and drawn within {PROBE_SECONDS:g} s')
+        raise Refused(f'env: "{spec.env}" could not be made and drawn within {PROBE_SECONDS:g} s')
     words = "".join(f"\n  {line}" for line in child.last_lines)
     raise Refused(
-        f'[{spec.table}] env: the process that tried "{spec.env}" ended with {child.end} before it could answer'
+        f'env: the process that tried "{spec.env}" ended with {child.end} before it could answer'
         f"{', after these lines:' if words else '.'}{words}"
     )

@@ -87,7 +87,7 @@ class Picky(Plugin[Options]):
     """Is never content."""
 
     async def check(self) -> None:
-        raise Refused(f"[plugins.{self.name}] env: nothing is good enough; choose another")
+        raise Refused("env: nothing is good enough; choose another")
 
 
 class TouchingOptions(Options):

@@ -413,8 +413,10 @@ async def test_a_log_that_somebody_removes_does_not_stop_the_loop(home: Path) ->
         subscription = bus.subscribe([Tick], capacity=10)
         await bus.publish("a", ticks(1, 50))
         (home / "log" / f"{1:016}.jsonl").unlink()
-        with anyio.move_on_after(0.2) as waited:
+        looks = 0
+        with anyio.move_on_after(0.2):
             while True:
                 assert await subscription.take(None) == []
-        assert waited.cancelled_caught
+                looks += 1
+        assert 0 < looks < 20  # it looks again now and then, and not all the time
         await bus.publish("a", ticks(51, 60))

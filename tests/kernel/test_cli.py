@@ -182,7 +182,8 @@ use = "no_such_module:Plugin"
 
 def test_what_plugins_refuse_in_their_check_is_said_before_anything_is_created(folder: Path) -> None:
     tables = f'[plugins.touch]\nuse = "Touching"\nfile = "{folder}/touched"\n[plugins.env]\nuse = "Picky"'
-    assert refused(config(folder, tables)) == ["[plugins.env] env: nothing is good enough; choose another"]
+    file = config(folder, tables)
+    assert refused(file) == [f"{file}: [plugins.env] env: nothing is good enough; choose another"]
 
 
 def test_a_home_that_another_kernel_holds_is_refused_and_unharmed(folder: Path) -> None:
@@ -238,13 +239,13 @@ from kernel import Options, Plugin, Refused
 class Port(Plugin[Options]):
     @asynccontextmanager
     async def lifespan(self):
-        raise Refused("[plugins.port] port: 80 is taken; choose another")
+        raise Refused("port: 80 is taken; choose another")
         yield
 """
     )
     file = config(folder, '[plugins.port]\nuse = "refusing_test_plugin:Port"\n' + ENDLESS)
     code, out, err = ended(file)
-    assert (code, out, err) == (2, "", "[plugins.port] port: 80 is taken; choose another\n")
+    assert (code, out, err) == (2, "", f"{file}: [plugins.port] port: 80 is taken; choose another\n")
 
 
 def test_a_disk_that_takes_no_more_ends_the_run_with_1_and_one_line(folder: Path) -> None:
@@ -416,7 +417,7 @@ def test_tail_follows_from_before_the_home_exists_across_rolls_and_restarts(
 
 
 def test_tail_follows_a_running_kernel(folder: Path, followers: list[Follower]) -> None:
-    tail = Follower(folder / "home", "-f", "--json")
+    tail = Follower(folder / "home", "-f", "--json", "--since", "0")
     followers.append(tail)
     code, _, err = ended(config(folder, '[plugins.count]\nuse = "Count"\n[plugins.echo]\nuse = "Echo"'))
     assert code == 0, err

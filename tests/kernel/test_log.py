@@ -251,11 +251,11 @@ def test_a_home_whose_newest_segment_was_removed_can_be_written_and_started_agai
     newest = segments(home / "log")[-1]
     newest.unlink()
     kept = int(newest.stem) - 1
-    for start, segment_bytes in enumerate((2**20, SMALL, SMALL)):  # the second seals what the first reopened
+    for start, segment_bytes in enumerate((2**20, SMALL, SMALL)):  # the second rolls what the first reopened
         log = Log(home, segment_bytes=segment_bytes)
         log.append("a", log.last_nth("a") + 1, ticks(1, 15))
         assert log.last_seq == kept + 15 * (start + 1)
-        log.close()
+        log._lock.release()  # as if it was killed, before it could seal what it rolled
     assert seqs(home) == list(range(1, kept + 46))
 
 
@@ -543,6 +543,14 @@ def test_a_look_at_a_home_in_use_says_so_and_leaves_it_locked(home: Path) -> Non
             refuse_unusable(home)
     log.close()
     refuse_unusable(home)
+
+
+def test_a_home_whose_files_cannot_be_used_is_refused_in_one_sentence(home: Path) -> None:
+    (home / "home.json").mkdir(parents=True)
+    with pytest.raises(HomeRefused, match=f"{home}: Is a directory. Choose another `home`"):
+        Log(home)
+    (home / "home.json").rmdir()
+    Log(home).close()  # and the lock was given up
 
 
 def test_temporary_files_that_a_kill_left_are_removed(home: Path) -> None:

@@ -374,7 +374,7 @@ async def test_a_check_asks_everybody_and_creates_nothing(home: Path) -> None:
     class One(Plugin[Options]):
         async def check(self) -> None:
             assert self.home.is_absolute()
-            raise Refused(f"[plugins.{self.name}] one: no")
+            raise Refused("one: no")
 
     class Two(Plugin[Options]):
         async def check(self) -> None:

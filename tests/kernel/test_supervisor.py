@@ -117,6 +117,20 @@ async def test_three_restarts_are_granted_and_the_fourth_failure_within_a_minute
     assert stopped.event.outcome == "failed"
 
 
+async def test_what_only_a_user_can_mend_leaves_a_plugin_off_at_once(home: Path) -> None:
+    class Refusing(Plugin[Options]):
+        @on(Tick)
+        async def refuse(self, tick: Tick) -> None:
+            raise Refused("codec: nothing encodes it; choose another")
+
+    async with running(home, {"it": (Refusing, Options()), "other": (Listener, Options())}) as kernel:
+        await kernel.publish(Tick(n=1))
+        await kernel.settle()
+        assert states(kernel, "it") == ["started", "left off"]
+        assert kernel.said == ["[plugins.it] is left off: codec: nothing encodes it; choose another"]
+    assert kernel.outcome is Outcome.failed
+
+
 async def test_failures_that_are_far_apart_do_not_add_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kernel.supervisor.WITHIN_SECONDS", 0.02)
     async with running(home, {"it": (failing(6), Options())}) as kernel:
@@ -481,10 +495,10 @@ async def test_a_lifespan_that_refuses_ends_the_start_with_its_sentence(home: Pa
         @asynccontextmanager
         async def lifespan(self) -> AsyncIterator[None]:
             if self.name:
-                raise Refused("[plugins.it] port: 80 is taken; choose another")
+                raise Refused("port: 80 is taken; choose another")
             yield
 
-    with anyio.fail_after(10), pytest.raises(StartRefused, match="80 is taken"):
+    with anyio.fail_after(10), pytest.raises(StartRefused, match=r"\[plugins\.it\] port: 80 is taken"):
         async with running(home, {"it": (Refusing, Options()), "behind": (Listener, Options())}):
             pytest.fail("it started")
 
