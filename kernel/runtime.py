@@ -246,8 +246,8 @@ class Kernel:
 
 
 async def run_until_signalled(kernel: Kernel) -> Outcome:
-    """Run a kernel; the first SIGINT or SIGTERM drains it and the second stops it at once."""
-    for each in (signal.SIGINT, signal.SIGTERM):
+    """Run a kernel; the first SIGINT, SIGTERM or SIGHUP drains it, and the second stops it at once."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(each, kernel.stop)
     return await kernel.run()
 

@@ -124,8 +124,9 @@ class Child:
 async def started(first: Begin | Examine, heard: Callable[[str], None]) -> AsyncIterator[Child]:
     """Start a worker process with its first message. Leaving the block kills it, if it still lives.
 
-    `heard` is called with each line that it writes to standard error, colours taken out. The process leads a session
-    of its own, so a Ctrl-C in the terminal is the runner's alone to hear.
+    `heard` is called with each line that it writes to standard error, colours taken out. The process leads a process
+    group of its own, so a Ctrl-C in the terminal is the runner's alone to hear. It stays in the kernel's session: Linux
+    shares the processor out by sessions first (autogroup), and the encoders' niceness counts only within one.
     """
     root = str(Path(__file__).parents[2])
     python_path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -135,7 +136,7 @@ async def started(first: Begin | Examine, heard: Callable[[str], None]) -> Async
         stdout=PIPE,
         stderr=PIPE,
         bufsize=0,
-        start_new_session=True,
+        process_group=0,
         env={**os.environ, "PYTHONPATH": python_path},
     )
     pipes = [pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe is not None]
