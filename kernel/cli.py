@@ -311,32 +311,30 @@ def _short(value: Any) -> str:
 
 _NEW_PLUGIN = '''"""{name}: say here what it does."""
 
-from kernel import Event, Options, Plugin, on
-from plugins.events import EpisodeEnded
+from kernel import Event, Options, Plugin, Record, on_batch
 
 
 class {name}Options(Options):
-    ignore_below: float = 0.0
-    """Episodes of a lower return are passed by."""
+    every: int = 1000
+    """Tell the count again after so many events."""
 
 
-class {name}NewBest(Event):
-    """An episode had a higher return than all before."""
+class {name}Counted(Event):
+    """So many events have passed."""
 
-    env_id: str
-    total_reward: float
+    events: int
 
 
-class {name}(Plugin[{name}Options], publishes=[{name}NewBest]):
-    """Says when an environment's best return was beaten."""
+class {name}(Plugin[{name}Options], publishes=[{name}Counted]):
+    """Counts the events; `python -m kernel events` lists their types, to name those that you want in place of all."""
 
-    best: float | None = None
+    events = 0
+    told = 0
 
-    @on(EpisodeEnded)
-    async def compare(self, episode: EpisodeEnded) -> None:
-        total = episode.total_reward
-        if total is None or total <= (self.options.ignore_below if self.best is None else self.best):
-            return
-        self.best = total
-        await self.publish({name}NewBest(env_id=episode.env_id, total_reward=total))
+    @on_batch(Event)
+    async def count(self, records: list[Record[Event]]) -> None:
+        self.events += len(records)
+        if self.events - self.told >= self.options.every:
+            self.told = self.events
+            await self.publish({name}Counted(events=self.events))
 '''

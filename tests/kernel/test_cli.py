@@ -73,7 +73,7 @@ def test_the_word_run_means_the_same(folder: Path) -> None:
     assert numbers(read(folder / "home", Tick)) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_drains_and_says_so(folder: Path, kind: signal.Signals) -> None:
     work = '[plugins.work]\nuse = "Work"\nseconds = 0.3\n'
     process = stepreel(config(folder, work + ENDLESS))
@@ -500,7 +500,7 @@ def test_new_writes_plugins_that_run_side_by_side(folder: Path) -> None:
     code, _, err = ended(file)
     assert (code, err) == (0, "")
     rows = [line.split("\t")[0] for line in ended("events", file)[1].splitlines()]
-    assert {"FirstOneNewBest", "SecondNewBest"} <= set(rows)
+    assert {"FirstOneCounted", "SecondCounted"} <= set(rows)
 
 
 @pytest.mark.parametrize(
