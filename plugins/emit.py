@@ -34,11 +34,14 @@ def emit(home: Path, type_: str, /, *fields: str) -> int:
         return _complain(f'no event type is called "{type_}"; `python -m kernel events` lists them')
     if not kind.durable:
         return _complain(f"{type_} is not logged, and so cannot be handed in")
+    known = [field.encode_name for field in msgspec.structs.fields(kind)]
     try:
-        event = msgspec.convert(dict(map(_field, fields)), kind, strict=False)
+        values = dict(map(_field, fields))
+        if unknown := values.keys() - known:
+            raise ValueError(f"it has no field {min(unknown)}")
+        event = msgspec.convert(values, kind, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
-        known = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
-        return _complain(f"{type_}: {error}; its fields are: {known}")
+        return _complain(f"{type_}: {error}; its fields are: {', '.join(known)}")
     producer = Producer(home, "emit")
     producer.say(event)
     if not producer.close():

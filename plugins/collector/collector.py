@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -12,16 +13,21 @@ import anyio.to_thread
 import msgspec
 
 from kernel.event import Damaged, Record
-from kernel.files import write_whole
+from kernel.files import acquire, write_whole
 from kernel.plugin import Options, Plugin, on_batch
 from plugins.collector.folder import ProducerFolder, SpoolDamaged
 from plugins.collector.sessions import TOLD_BY, end_of, forget, outcome_of, session_folders
 from plugins.events import CaptureAsked, CaptureHeld, ProducerSetAside, RecordingStarted, SessionEnded
+from plugins.recorder.sessions import sessions_folder
 from plugins.recorder.spool import Control, spool_folder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+
+BUILDING_SECONDS = 60.0
+"""A folder under a temporary name that is older, and that nobody has locked, is a dead builder's."""
 
 
 class CollectorOptions(Options):
@@ -46,6 +52,7 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         self._folders: dict[str, ProducerFolder] = {}
         self._turn = anyio.Lock()
         self._spool.mkdir(exist_ok=True)
+        await anyio.to_thread.run_sync(_clear_up, self._spool, sessions_folder(self.home))
         self._release_hold()
         try:
             yield
@@ -174,6 +181,15 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             if mine and path.is_dir() and not path.name.startswith("."):
                 own = path / "control.json"
                 _write_control(own, _applied(_read_control(own if own.exists() else common), record))
+
+
+def _clear_up(*folders: Path) -> None:
+    """Remove what a kill left of a folder in the making; a builder that lives holds its lock, or has just begun."""
+    for building in (path for folder in folders if folder.is_dir() for path in folder.glob(".*.tmp")):
+        lock = acquire(building / "lock") if time.time() - building.stat().st_mtime > BUILDING_SECONDS else None
+        if lock is not None:
+            shutil.rmtree(building)
+            lock.release()
 
 
 def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld]) -> Control:

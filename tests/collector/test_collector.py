@@ -386,3 +386,18 @@ async def test_the_killed_producers_recording_waits_for_no_policy(home: Path) ->
 
 def read_control(path: Path) -> Control:
     return msgspec.json.decode(path.read_bytes(), type=Control)
+
+
+async def test_a_folder_that_a_kill_left_half_built_is_removed_and_one_in_the_making_is_not(home: Path) -> None:
+    for folder, age_seconds in (
+        ("spool/.s-dead0000.tmp", 100),
+        ("sessions/.dead.tmp", 100),
+        ("spool/.s-new00000.tmp", 0),
+    ):
+        (home / folder).mkdir(parents=True)
+        (home / folder / "lock").touch()
+        os.utime(home / folder, (time.time() - age_seconds,) * 2)
+    async with running(home, COLLECTOR):
+        pass
+    assert [path.name for path in spool_folder(home).iterdir()] == [".s-new00000.tmp"]
+    assert not list((home / "sessions").iterdir())
