@@ -180,6 +180,10 @@ def main() -> None:
     upstream_pace = [floor.loop_seconds / theirs.loop_seconds for floor, _, theirs in rounds]
     longest = [mine.longest_step_seconds / floor.longest_step_seconds for floor, mine, _ in rounds]
     done = [mine.done_seconds / theirs.done_seconds for _, mine, theirs in rounds]
+    cost = [(mine.loop_seconds - floor.loop_seconds) / floor.steps * 1e3 for floor, mine, _ in rounds]
+    drawn = [floor.loop_seconds / floor.steps * 1e3 for floor, _, _ in rounds]
+    print(f"milliseconds a step, rendering alone        {spread(drawn)}")
+    print(f"milliseconds that recording adds to a step  {spread(cost)}")
     print(f"steps/s with capture ÷ rendering alone      {spread(pace)}   RecordVideo: {spread(upstream_pace)}")
     print(f"longest step ÷ rendering alone's longest    {spread(longest)}")
     print(f"until the last video stands ÷ RecordVideo's {spread(done)}")
