@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 import time
 from collections import deque
@@ -44,6 +45,8 @@ LINE_SECONDS = 5.0
 RATE_SECONDS = 5.0
 NOTICES = 100
 SESSIONS = 5
+BAR_COLUMNS = 110
+"""A narrower terminal shows the numbers without a bar."""
 
 
 class ProgressOptions(Options):
@@ -288,7 +291,8 @@ def bars(view: View) -> Group:
             line.add_column(no_wrap=True)
         bar = ProgressBar(total=tally.episodes_wanted or None, completed=tally.episodes, width=20, pulse=False)
         counts = " · ".join(_counts(tally, now))
-        line.add_row(tally.started.env_id, bar if tally.episodes_wanted else "", _episodes(tally), counts)
+        has_room = shutil.get_terminal_size().columns >= BAR_COLUMNS
+        line.add_row(tally.started.env_id, bar if tally.episodes_wanted and has_room else "", _episodes(tally), counts)
         lines.append(line)
     return Group(*lines)
 
@@ -322,8 +326,8 @@ def _episodes(tally: Tally) -> str:
 
 
 def _counts(tally: Tally, now: float) -> Iterator[str]:
-    rate = tally.rate(now)
-    if rate:
+    playing = not tally.episodes_wanted or tally.episodes < tally.episodes_wanted
+    if playing and (rate := tally.rate(now)):
         yield f"{rate:,.0f} steps/s"
     yield f"{tally.captured} captured"
     yield f"{len(tally.encoding)} encoding"
