@@ -71,11 +71,11 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
     async def drain(self) -> None:
         """Take in all that is there, and the ends of all whose producers are gone."""
         await self._turn_once(silent_seconds=0.0)
-        while any(folder.adopted and not (folder.finished or folder.set_aside) for folder in self._folders.values()):
+        while any(folder.adopted for folder in self._unfinished()):
             await self._turn_once(silent_seconds=0.0)
 
     def pending(self) -> str:
-        dead = sum(folder.adopted and not folder.finished for folder in self._folders.values())
+        dead = sum(folder.adopted for folder in self._unfinished())
         return f"the events of {dead} ended producers" if dead else ""
 
     @on_batch(CaptureAsked, CaptureHeld, size=1, within=0.0)
@@ -97,6 +97,9 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         for path in self._spool.iterdir():
             if path.name not in self._folders and not path.name.startswith("."):
                 self._folders[path.name] = ProducerFolder(path)
+
+    def _unfinished(self) -> list[ProducerFolder]:
+        return [folder for folder in self._folders.values() if not (folder.finished or folder.set_aside)]
 
     async def _collect(self, folder: ProducerFolder, silent_seconds: float) -> bool:
         if folder.set_aside:
@@ -148,13 +151,13 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
     async def _end_sessions(self) -> bool:
         """Publish the end of each session whose owner has ended and whose producers are all collected."""
         ended = False
-        unfinished = {name for name, each in self._folders.items() if not (each.finished or each.set_aside)}
         for path in session_folders(self.home):
             session = path.name
-            if any(name.startswith(f"{session}-") for name in unfinished):
-                continue
             outcome = outcome_of(path)
             if outcome is None:
+                continue
+            self._find_folders()  # behind the look at the owner: all that the session will ever have are there by now
+            if any(folder.producer.startswith(f"{session}-") for folder in self._unfinished()):
                 continue
             event = await end_of(session, outcome, self.read(*TOLD_BY))
             if event is not None:

@@ -71,7 +71,8 @@ class ProducerFolder:
         following = event_file(self.folder, _number(self._reading) + 1)
         complete = self.adopted or following.exists()  # looked at before the read: nothing is then being written to it
         found = read_batches(self._reading, self._offset)
-        if complete and (found.rest == "damaged" or (found.rest and following.exists())):
+        rotten = complete and (found.rest == "damaged" or (found.rest and following.exists()))
+        if rotten and not found.whole:  # what stands before the damage is taken in first
             raise SpoolDamaged(f"{self._reading}: damaged behind byte {self._offset}")
         batches = [Batch(batch.first_nth, decode_batch(batch.events)) for batch in found.whole]
         if found.whole:
@@ -79,7 +80,7 @@ class ProducerFolder:
             self.last_growth = time.monotonic()
         for batch in batches:
             self._follow(batch)
-        if not complete or not following.exists():
+        if found.rest or not following.exists() or not complete:
             return batches
         self._begin(following)
         return batches or self.read()

@@ -184,6 +184,8 @@ async def test_a_batch_that_is_rotten_sets_its_producer_aside_and_the_others_go_
         await kernel.settle()
         (aside,) = kernel.records(ProducerSetAside)
         assert kernel.records(VideoPinned)
+        assert kernel.records(WorkerStarted)  # what stands before the damage
+        assert not kernel.records(EpisodeStarted, EpisodeEnded)
     assert aside.event.producer == "s-00000000"
     assert "events-000001.bin: damaged" in aside.event.reason
     assert event_file(folder, 1).read_bytes() == content
