@@ -148,6 +148,8 @@ class EpisodeStarted(Event):
     time: float = 0.0
     """When the reset returned: Unix time in seconds, by the producer's clock."""
     evaluation: bool = False
+    training_step: int | None = None
+    """The training's own count of steps, where the script tells it (`set_step`)."""
     nonfinite: dict[str, str] = {}
     """Values that JSON cannot say: their dotted name, and `nan`, `inf` or `-inf`. They are null in their place."""
 
@@ -172,6 +174,8 @@ class StepRecorded(Event, omit_defaults=True):
     """Index in the recording of the picture after this step; null where none was captured."""
     frames: int = 1
     """How many pictures were captured during this step; `frame` is the last of them."""
+    recording: str | None = None
+    """The recording that `frame` counts in, where it is not the one that the episode's start names."""
     time: float
     """When the step returned: Unix time in seconds, by the producer's clock."""
     step_seconds: float
@@ -200,7 +204,10 @@ class EpisodeEnded(Event):
     time: float = 0.0
     """When it ended: Unix time in seconds, by the producer's clock."""
     recording: str | None = None
+    """The first recording that shows some of it."""
     evaluation: bool = False
+    training_step: int | None = None
+    """The training's own count of steps, where the script tells it (`set_step`)."""
     nonfinite: dict[str, str] = {}
 
 
@@ -218,6 +225,21 @@ class RecordingStarted(Event):
     path: str
     """Where the video will be: relative to the home, or absolute where the user chose a folder outside it."""
     fps: float
+    width: int
+    height: int
+    frames_wanted: int | None = None
+    """How many frames were asked for, over however many episodes; null: the recording is of one whole episode, or until
+    somebody stops it."""
+
+
+class FrameSizeChanged(Event):
+    """An environment's pictures changed their size or kind in mid-recording: the rest goes into a recording of its own."""
+
+    session: str
+    worker: int
+    recording: str
+    continued_as: str
+    """The recording that begins with the new size."""
     width: int
     height: int
 
@@ -251,6 +273,10 @@ class RecordingSealed(Event):
     """Return of the episode it shows; null where it shows several or one without a finite return."""
     kept_for: list[str] = []
     """Why it is kept: of `best`, `worst`, `failure`, `every`; empty where no policy decides."""
+    path: str = ""
+    """Where the video will be, where that is not what `RecordingStarted` said: a script may name it at its end."""
+    training_step: int | None = None
+    """The training's own count of steps when the recording began, where the script told it (`set_step`)."""
 
 
 class RecordingDiscarded(Event):
@@ -286,6 +312,8 @@ class VideoAvailable(Event):
     complete: bool = True
     incomplete_because: str = ""
     total_reward: float | None = None
+    training_step: int | None = None
+    """The training's own count of steps when the recording began, where the script told it (`set_step`)."""
 
 
 class VideoFailed(Event):

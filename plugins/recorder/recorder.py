@@ -1,53 +1,35 @@
-"""The recorder: what an environment's reset, steps and close become, in events and frames."""
+"""The recorder: what an environment's reset, steps and close become, in events and frames, an episode a recording.
+
+    line        to the producer, and what happens when something goes wrong
+    telemetry   episodes and steps
+    tape        pictures
+
+The runner's workers use it as it stands. The wrappers put the same three parts together by RecordVideo's rules.
+"""
 
 from __future__ import annotations
 
-import math
 import os
-import sys
-import traceback
-import warnings
 import weakref
-from contextlib import suppress
-from time import perf_counter, time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from plugins.events import (
-    CaptureApplied,
-    CaptureSettings,
-    ChunkSealed,
-    EpisodeEnded,
-    EpisodeStarted,
-    Keep,
-    RecorderFailed,
-    RecordingDiscarded,
-    RecordingSealed,
-    RecordingStarted,
-    StepRecorded,
-    WorkerEnded,
-    WorkerStarted,
-)
-from plugins.recorder.frames import CHUNK_FRAMES, FrameRefused, layout_of, pack
-from plugins.recorder.spool import ITEM_BYTES, Film, Meter, Outbox, Producer, RecordingPlan, encode
-from plugins.recorder.triggers import KeepPolicy, due, success_of
-from plugins.recorder.values import POLICIES, number, small
+from plugins.events import CaptureSettings, Keep
+from plugins.recorder.judge import KEPT, Judge
+from plugins.recorder.line import Line
+from plugins.recorder.requests import Requests
+from plugins.recorder.tape import Close, Tape, Wanted
+from plugins.recorder.telemetry import Telemetry
+from plugins.recorder.triggers import due
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kernel.event import Event
-
-COMPRESSION_BUDGET = 0.05
-"""LZ4 goes easier on the step when compressing takes more than this part of it."""
-
-ACCELERATIONS = (1, 4, 16, 64)
-"""LZ4's acceleration, from the smallest frames to the fastest."""
+    from plugins.recorder.spool import Producer
+    from plugins.recorder.telemetry import Episode, Tells
 
 FLUSH_SECONDS = 5.0
 """How long `close` waits for the disk: a process may end without a word right after it."""
-
-PATIENCE_EPISODES = 10
-"""After so many episodes without `is_success` or `success`, a policy that keeps failures is warned about."""
 
 
 class Recorder:
@@ -69,7 +51,7 @@ class Recorder:
         video_path: Callable[[int], str],
         capture: CaptureSettings | Callable[[int], bool] = CaptureSettings(),  # noqa: B008 - frozen
         keep: Keep = Keep(),  # noqa: B008 - frozen
-        telemetry: Literal["all", "captured", "episodes"] = "all",
+        telemetry: Tells = "all",
         values: Literal["small", "all", "none"] = "small",
         agents: Sequence[str] = ("agent_0",),
     ) -> None:
@@ -81,44 +63,34 @@ class Recorder:
         `agents`, and any other that stepped, have terminated or been truncated.
         """
         self.producer = producer
+        self.line = Line(producer, env_id)
+        self.telemetry = Telemetry(self.line, env_id=env_id, tells=telemetry, values=values, agents=agents)
+        self.tape = Tape(self.line, env_id=env_id)
         self.worker = -1
         self._worker = worker
-        self._env_id = env_id
         self._fps = fps
         self._video_path = video_path
         self._capture = capture
-        self._policy = KeepPolicy(keep)
-        self._telemetry = telemetry
-        self._plain = POLICIES[values]
-        self._plain_action = POLICIES["all"] if values == "all" else small
-        self._agents = tuple(agents)
-        self._off = False
-        self._outbox: Outbox | None = None
-        self._episode: Episode | None = None
-        self._acceleration = 0
-        self._packed = 0
-        self._pack_seconds = 0.0
-        self._packed_step_seconds = 0.0
-        self._episodes_ended = 0
-        self._success_known = False
-        self._warned: set[str] = set()
+        self._judge = Judge(self.line, keep)
+        self._asked = False
+        """A user asked for the open episode."""
         _recorders.add(self)
 
     @property
     def recording(self) -> bool:
         """Whether a picture is wanted now: after the reset, and after each step until the episode ends."""
-        return self._episode is not None and self._episode.wanted
+        return self.line.connected and not self.line.off and self.tape.open
 
     # The life of an environment ------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin, with a `WorkerStarted`; the first `reset` does it too. A second call is harmless."""
-        if self._outbox is not self.producer.outbox and not self._off and not self.producer.closed:
+        if not (self.line.connected or self.line.off or self.producer.closed):
             self._begin()
 
     def reset(self, observation: Any, info: Any, *, seed: int | None, episode: int, evaluation: bool = False) -> None:
         """Begin an episode, after `env.reset()` has returned. One that is still open ends as aborted."""
-        if self._off:
+        if self.line.off:
             return
         try:
             self._reset(observation, info, seed, episode, evaluation)
@@ -130,17 +102,17 @@ class Recorder:
 
         Pictures that are added before a step belong to it, but for frame 0.
         """
-        episode = self._episode
-        if episode is None or not episode.wanted:
+        if not self.recording:
             return
         try:
-            first = episode.film is None and not episode.steps
-            if self._add_frame(episode, picture) is not None and not first:
-                episode.pictures += 1
+            episode = self.telemetry.episode
+            self.tape.add(picture)
+            if episode is not None and not episode.shown_in:
+                episode.shown_in = self.tape.shown().recording
         except Exception as error:  # noqa: BLE001 - the training loop goes on, whatever it is
             self._fail(error)
 
-    def step(  # noqa: C901, PLR0912, PLR0915, PLR0917 - each call and keyword costs as much as the work
+    def step(  # noqa: PLR0917 - each keyword costs as much as a part of the work
         self,
         action: Any,
         observation: Any,
@@ -159,79 +131,25 @@ class Recorder:
         or of an agent that has ended, is no step, and is left out.
         """
         # 2 to 3 µs without a frame; the writer thread does the rest.
-        episode = self._episode
-        if episode is None:
-            return
         try:
-            now = time()
-            tally = episode.agents.get(agent)
-            if tally is None:
-                tally = episode.agents[agent] = Tally()
-            elif tally.ended:
+            telemetry = self.telemetry
+            episode = telemetry.episode
+            if episode is None:
                 return
-            tally.steps = step = tally.steps + 1
-            if step > episode.steps:  # the first agent to take its n-th step begins the environment's n-th
-                episode.steps = step
-                self._env_steps += 1
-
-            meter = self._meter
+            meter = self.line.meter
             clock = meter.bare
             seconds = step_seconds
-            if frame is not None and episode.wanted:
+            if frame is not None and self.tape.open:
                 entered = perf_counter()
-                if self._add_frame(episode, frame, step_seconds + render_seconds) is not None:
-                    episode.pictures += 1
+                self.tape.add(frame, step_seconds + render_seconds)
                 clock = meter.captured
                 seconds += render_seconds + perf_counter() - entered
-            index = None
-            pictures = 1
-            if episode.pictures:
-                index = episode.film.frames - 1  # type: ignore[union-attr] # there is a film where there are pictures
-                pictures = episode.pictures
-                episode.pictures = 0
-
-            nonfinite: dict[str, str] = {}
-            plain_reward: float | None
-            if type(reward) is float and math.isfinite(reward):
-                plain_reward = reward
-                tally.total += reward
-            else:
-                value = number(reward, "reward", nonfinite)
-                plain_reward = None if nonfinite else value
-                tally.total += value
-
-            if meter.handed_bytes > self._look_at:
-                self._look()
-            if self._fullness == 2:
-                meter.steps_dropped += 1
-            elif episode.tells_steps:
-                packed = encode(
-                    StepRecorded(
-                        session=self._session,
-                        worker=self.worker,
-                        agent=agent,
-                        episode=episode.index,
-                        step=step,
-                        action=self._plain_action(action, "action", nonfinite),
-                        reward=plain_reward,
-                        terminated=bool(terminated),
-                        truncated=bool(truncated),
-                        observation=self._plain(observation, "observation", nonfinite),
-                        info=self._plain(info, "info", nonfinite),
-                        frame=index,
-                        frames=pictures,
-                        time=now,
-                        step_seconds=float(step_seconds),
-                        nonfinite=nonfinite,
-                    )
-                )
-                meter.handed_bytes += len(packed) + ITEM_BYTES
-                self._say_packed(packed)
+            over = telemetry.step(
+                action, observation, reward, terminated, truncated, info, step_seconds, self.tape.shown(), agent
+            )
             clock.add(seconds)
-            if terminated or truncated:
-                self._end_agent(episode, agent, tally, "terminated" if terminated else "truncated", success_of(info))
-                if all(other.ended for other in episode.agents.values()):
-                    self._end(episode, "")
+            if over:
+                self._seal(episode, "")
         except Exception as error:  # noqa: BLE001 - the training loop goes on, whatever it is
             self._fail(error)
 
@@ -240,17 +158,17 @@ class Recorder:
 
         Returns when what was recorded is in files, or after a few seconds.
         """
-        if self._off:
+        line = self.line
+        if line.off:
             return
-        self._off = True
-        if self._outbox is not self.producer.outbox:
+        line.off = True
+        if not line.connected:
             return  # never begun, or not in this process
         try:
-            if self._episode is not None:
-                self._abort(self._episode, "the environment was closed")
-            if self._episodes_ended:
-                self._warn_about_failures()
-            self._leave(outcome)
+            self._abort("the environment was closed")
+            self._judge.warn_about_failures()
+            self.telemetry.close(outcome)
+            line.leave()
         except Exception as error:  # noqa: BLE001 - the program goes on, whatever it is
             self._fail(error)
             return
@@ -260,382 +178,86 @@ class Recorder:
     # Its parts, in the order of an episode ---------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self.producer.start()
-        self._outbox = outbox = self.producer.outbox
+        self.line.connect()
         self.worker = self._worker() if callable(self._worker) else self._worker
-        self._session = outbox.session
-        self._meter = Meter()
-        self.producer.join(self._meter)
-        # What other threads append to these lists meanwhile lies before or behind, never in between.
-        self._say_packed = outbox.events.append
-        self._append_frame = outbox.frames.append
-        self._env_steps = 0
-        self._fullness = 0
-        self._look_at = 0
-        self._asked = 0
-        self._once = outbox.control.once
-        self._say(WorkerStarted(session=self._session, worker=self.worker, pid=os.getpid(), env_id=self._env_id))
+        self.telemetry.start(self.worker)
+        self.tape.worker = self.worker
+        self._requests = Requests(self.line)
 
     def _reset(self, observation: Any, info: Any, seed: int | None, index: int, evaluation: bool) -> None:  # noqa: FBT001 - as reset() got it
-        if self._episode is not None:
-            self._abort(self._episode, "the environment was reset before the episode had ended")
+        self._abort("the environment was reset before the episode had ended")
         if self.producer.closed:
             return
-        if self._outbox is not self.producer.outbox:
+        if not self.line.connected:
             self._begin()
-        outbox = self.producer.outbox
-        if outbox.trouble and not outbox.trouble_told:
-            outbox.trouble_told = True
-            self._warn(
-                f"{outbox.folder}: cannot be written ({outbox.trouble}). What is recorded waits in memory, up to "
-                f"{outbox.memory_bytes} bytes; then frames are dropped. Make room, or mend the path."
-            )
-        self._look()
-        captured, why, asked = self._decide(index, evaluation)
-        episode = self._episode = Episode(index, evaluation, self._agents)
-        episode.captured = episode.wanted = captured
-        episode.why = why
-        episode.asked = asked
-        episode.tells_steps = self._telemetry == "all" or (captured and self._telemetry == "captured")
-        if captured:
-            episode.recording = f"{outbox.producer}-{next(outbox.recordings):04d}"
-        nonfinite: dict[str, str] = {}
-        self._say(
-            EpisodeStarted(
-                session=self._session,
-                worker=self.worker,
-                episode=index,
-                env_id=self._env_id,
-                seed=None if seed is None else str(seed),
-                observation=self._plain(observation, "observation", nonfinite),
-                info=self._plain(info, "info", nonfinite),
-                capture=why,
-                captured=captured,
-                recording=episode.recording or None,
-                first_frame=0 if captured else None,
-                time=time(),
-                evaluation=evaluation,
-                nonfinite=nonfinite,
-            )
+        self.line.look_for_trouble()
+        self.line.look()
+        decision = self._requests.decide(
+            index, self.worker, self._capture, lambda capture: due(capture, index, evaluation=evaluation)
         )
-
-    def _decide(self, index: int, evaluation: bool) -> tuple[bool, str, bool]:  # noqa: FBT001 - as reset() got it
-        """Whether to capture the episode, why, and whether a user asked for this one."""
-        control = self.producer.outbox.control
-        capture = control.settings or self._capture
-        captured, why = due(capture, index, evaluation=evaluation)
-        once = control.once != self._once
-        if once:
-            captured, why = True, "asked"
-        if captured and control.held:
-            captured, why = False, "low disk"
-        elif captured and self._fullness:
-            captured, why = False, "spool full"
-        applied = control.settings is not None and control.asked != self._asked
-        once = once and captured  # one that cannot be now is honoured when it can
-        if applied or once:
-            settings = capture if isinstance(capture, CaptureSettings) else CaptureSettings(mode="manual")
-            self._say(
-                CaptureApplied(session=self._session, worker=self.worker, episode=index, settings=settings, once=once)
+        recording = None
+        if decision.captured:
+            recording = self.tape.begin(
+                Wanted(
+                    path=self._video_path(index),
+                    fps=self._fps,
+                    episode=index,
+                    why=decision.why,
+                    keep=Keep() if decision.asked else self._judge.keep,
+                    wait_for_seal=self._judge.decides and not decision.asked,
+                )
             )
-        self._asked = control.asked
-        if once:
-            self._once = control.once
-        return captured, why, once
-
-    def _add_frame(self, episode: Episode, picture: Any, step_seconds: float = 0.0) -> int | None:
-        """Compress and append a picture; its index, or None where it was dropped."""
-        meter = self._meter
-        film = episode.film
-        try:
-            if film is None:
-                film = self._new_film(episode, picture)
-            elif self._full():
-                film.dropped += 1
-                meter.frames_dropped += 1
-                return None
-            began = perf_counter()
-            payload = pack(picture, film.header, ACCELERATIONS[self._acceleration])
-        except FrameRefused as refusal:
-            if episode.film is None:
-                episode.wanted = False  # its first frame has no index to be missed at; the next episode tries again
-            else:
-                episode.film.dropped += 1
-            meter.frames_dropped += 1
-            self._warn_once("frame", f"{self._env_id}: a frame was left out of the video: {refusal}")
-            return None
-        if step_seconds:
-            self._adapt(perf_counter() - began, step_seconds)
-        if payload == film.last:
-            payload = b""  # a repeat
-        else:
-            film.last = payload
-        self._append_frame((film, payload))
-        meter.handed_bytes += len(payload) + ITEM_BYTES
-        film.frames += 1
-        if episode.film is None:
-            episode.film = film
-            self._say(_recording_started(film.plan))
-        if film.frames % CHUNK_FRAMES == 0:
-            self._seal_chunk(film)
-        return film.frames - 1
-
-    def _new_film(self, episode: Episode, picture: Any) -> Film:
-        header = layout_of(picture)
-        plan = RecordingPlan(
-            recording=episode.recording,
-            session=self._session,
-            worker=self.worker,
-            episode=episode.index,
-            env_id=self._env_id,
-            path=self._video_path(episode.index),
-            fps=self._fps,
-            width=header.width,
-            height=header.height,
-            keep=Keep() if episode.asked else self._policy.keep,
-            wait_for_seal=self._policy.decides and not episode.asked,
-            started=time(),
-            capture=episode.why,
+        self.telemetry.begin(
+            observation,
+            info,
+            seed=seed,
+            episode=index,
+            evaluation=evaluation,
+            captured=decision.captured,
+            why=decision.why,
+            recording=recording,
+            first_frame=0 if decision.captured else None,
         )
-        return Film(plan, header)
+        self._asked = decision.asked
 
-    def _full(self) -> bool:
-        if self._meter.handed_bytes > self._look_at:
-            self._look()
-        return self._fullness > 0
+    def _abort(self, because: str) -> None:
+        episode = self.telemetry.abort()
+        if episode is not None:
+            self._seal(episode, because)
 
-    def _look(self) -> None:
-        """See whether there is room, and when to look again: all recorders together pass a bound by 2 % at most."""
-        outbox = self.producer.outbox
-        self._fullness = outbox.fullness()
-        stride = min(64 * 1024, outbox.memory_bytes // 64) // len(outbox.meters)
-        self._look_at = 0 if self._fullness else self._meter.handed_bytes + stride
-
-    def _adapt(self, pack_seconds: float, step_seconds: float) -> None:
-        self._packed += 1
-        self._pack_seconds += pack_seconds
-        self._packed_step_seconds += step_seconds
-        if self._packed < 32:
-            return
-        dear = self._pack_seconds > COMPRESSION_BUDGET * self._packed_step_seconds
-        if dear and self._acceleration < len(ACCELERATIONS) - 1:
-            self._acceleration += 1
-        self._packed = 0
-        self._pack_seconds = self._packed_step_seconds = 0.0
-
-    def _seal_chunk(self, film: Film) -> None:
-        self._append_frame((film, None))
-        self._meter.handed_bytes += ITEM_BYTES
-        film.last = b""  # each chunk can be read alone, so none begins with a repeat
-        chunk = (film.frames - 1) // CHUNK_FRAMES
-        recording = film.plan.recording
-        self._say(
-            ChunkSealed(
-                recording=recording,
-                chunk=chunk,
-                file=f"{self.producer.id}/{recording}/{chunk:05d}.chunk",
-                frames=film.frames - chunk * CHUNK_FRAMES,
-            )
-        )
-
-    def _end_agent(
-        self,
-        episode: Episode,
-        agent: str,
-        tally: Tally,
-        outcome: Literal["terminated", "truncated", "aborted"],
-        success: bool | None,  # noqa: FBT001 - a value that is said
-    ) -> None:
-        tally.ended = True
-        if success is not None:
-            tally.success = success
-            self._success_known = True
-        nonfinite: dict[str, str] = {}
-        total = number(tally.total, "total_reward", nonfinite)
-        self._say(
-            EpisodeEnded(
-                session=self._session,
-                worker=self.worker,
-                agent=agent,
-                episode=episode.index,
-                env_id=self._env_id,
-                total_reward=None if nonfinite else total,
-                steps=tally.steps,
-                outcome=outcome,
-                success=success,
-                env_steps=self._env_steps,
-                seconds=perf_counter() - episode.began,
-                time=time(),
-                recording=None if episode.film is None else episode.recording,
-                evaluation=episode.evaluation,
-                nonfinite=nonfinite,
-            )
-        )
-
-    def _abort(self, episode: Episode, because: str) -> None:
-        for agent, tally in episode.agents.items():
-            if not tally.ended:
-                self._end_agent(episode, agent, tally, "aborted", None)
-        self._end(episode, because)
-
-    def _end(self, episode: Episode, aborted_because: str) -> None:
+    def _seal(self, episode: Episode, aborted_because: str) -> None:
         """Seal the recording of an episode all of whose agents have ended."""
-        self._episode = None
         if not aborted_because:
-            self._episodes_ended += 1
-            if self._episodes_ended == PATIENCE_EPISODES:
-                self._warn_about_failures()
-        film = episode.film
-        if film is None:
+            self._judge.note(episode)
+        if self.tape.take is None:
             return
-        if film.frames % CHUNK_FRAMES:
-            self._seal_chunk(film)
-        total: float | None = sum(tally.total for tally in episode.agents.values())
-        if not math.isfinite(total or 0.0):
-            total = None
-        known = [tally.success for tally in episode.agents.values() if tally.success is not None]
-        policy = KeepPolicy(Keep()) if episode.asked else self._policy
-        verdict = policy.judge(
-            episode=episode.index,
-            total_reward=total,
-            success=all(known) if known else None,
-            aborted=bool(aborted_because),
-        )
-        if not verdict.kept:
-            self._say(RecordingDiscarded(recording=episode.recording, session=self._session, why=verdict.why))
-            return
-        self._say(
-            RecordingSealed(
-                recording=episode.recording,
-                session=self._session,
-                worker=self.worker,
-                first_episode=episode.index,
+        verdict = KEPT if self._asked else self._judge.verdict(episode, aborted=bool(aborted_because))
+        self.tape.close(
+            Close(
+                verdict=verdict,
                 last_episode=episode.index,
-                chunks=-(-film.frames // CHUNK_FRAMES),
-                frames=film.frames,
-                frames_dropped=film.dropped,
                 complete=not aborted_because,
-                incomplete_because=aborted_because,
-                total_reward=total,
-                kept_for=verdict.kept_for,
+                because=aborted_because,
+                total_reward=episode.total_reward,
             )
         )
-
-    def _leave(self, outcome: Literal["finished", "failed"]) -> None:
-        self._say(
-            WorkerEnded(
-                session=self._session,
-                worker=self.worker,
-                outcome=outcome,
-                steps=self._env_steps,
-                frames_dropped=self._meter.frames_dropped,
-                steps_dropped=self._meter.steps_dropped,
-            )
-        )
-        self.producer.leave(self._meter)
-
-    def _say(self, event: Event) -> None:
-        packed = encode(event)
-        self._meter.handed_bytes += len(packed) + ITEM_BYTES
-        self._say_packed(packed)
 
     # What goes wrong -------------------------------------------------------------------------------------------------
 
     def _fail(self, error: Exception) -> None:
-        """Turn off: end what is open as well as it can be, say so once, and leave the training loop alone."""
-        self._off = True
-        episode, self._episode = self._episode, None
-        self._warn(
-            f"{self._env_id}: recording is off for this environment, which goes on without it "
-            f"({type(error).__name__}: {error}). Please report this, with the traceback in the event RecorderFailed."
+        episode = self.telemetry.episode
+        self.line.fail(
+            error,
+            worker=self.worker,
+            episode=None if episode is None else episode.index,
+            abort=lambda: self._abort("the recorder failed"),
+            end=lambda: self.telemetry.close("failed"),
         )
-        if self._outbox is not self.producer.outbox:
-            return
-        with suppress(Exception):  # what failed above may fail here again
-            if episode is not None:
-                self._abort(episode, "the recorder failed")
-        with suppress(Exception):
-            self._say(
-                RecorderFailed(
-                    session=self._session,
-                    worker=self.worker,
-                    episode=None if episode is None else episode.index,
-                    error=f"{type(error).__name__}: {error}",
-                    traceback="".join(traceback.format_exception(error)),
-                )
-            )
-            self._leave("failed")
-
-    def _warn_about_failures(self) -> None:
-        if self._policy.keep.failures and not self._success_known:
-            self._warn_once(
-                "failures",
-                f"{self._env_id}: keep failures = true keeps nothing, as no episode's last info says is_success or "
-                "success. Add one of them to the info in a wrapper, or keep episodes by best, worst or every.",
-            )
-
-    def _warn_once(self, about: str, text: str) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            self._warn(text)
-
-    def _warn(self, text: str) -> None:
-        try:
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
-        except Warning:  # warnings are errors here, and an error of ours must not end a training
-            sys.stderr.write(f"stepreel: {text}\n")
 
     def forget_parent(self) -> None:
-        """In a forked child: the open episode is the parent's."""
-        self._episode = None
-
-
-class Episode:
-    """An open episode."""
-
-    __slots__ = (
-        "agents", "asked", "began", "captured", "evaluation", "film", "index", "pictures", "recording", "steps",
-        "tells_steps", "wanted", "why",
-    )  # fmt: skip
-
-    def __init__(self, index: int, evaluation: bool, agents: Sequence[str]) -> None:  # noqa: FBT001 - a value that is kept
-        self.index = index
-        self.evaluation = evaluation
-        self.agents = {agent: Tally() for agent in agents}
-        self.began = perf_counter()
-        self.steps = 0
-        self.captured = self.wanted = self.asked = self.tells_steps = False
-        self.why = ""
-        self.recording = ""
-        self.film: Film | None = None
-        self.pictures = 0
-        """Captured since the last step."""
-
-
-class Tally:
-    """One agent's episode so far."""
-
-    __slots__ = ("ended", "steps", "success", "total")
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self.total = 0.0
-        self.ended = False
-        self.success: bool | None = None
-
-
-def _recording_started(plan: RecordingPlan) -> RecordingStarted:
-    return RecordingStarted(
-        recording=plan.recording,
-        session=plan.session,
-        worker=plan.worker,
-        episode=plan.episode,
-        env_id=plan.env_id,
-        path=plan.path,
-        fps=plan.fps,
-        width=plan.width,
-        height=plan.height,
-    )
+        """In a forked child: what is open is the parent's."""
+        self.telemetry.episode = None
+        self.tape.take = None
 
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()

@@ -14,6 +14,7 @@ writes the frames first and then the events: so what an event speaks of is there
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import secrets
 import shutil
@@ -67,6 +68,8 @@ class RecordingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time in seconds."""
     capture: str
     """Why it is captured, such as `every 5`."""
+    max_videos: int = 0
+    """Of this environment's videos, the newest so many stay; 0: all."""
 
 
 class Control(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +213,34 @@ class Film:
         self.folder_made = False
 
 
+class Ending:
+    """What seals a recording, prepared: the writer thread does it when it is due, unless somebody claims it before.
+
+    Its token is taken out of a list, which one thread alone can succeed in.
+    """
+
+    __slots__ = ("_token", "due", "events", "frames")
+
+    def __init__(self, due: float, frames: Sequence[tuple[Film, None]], events: Sequence[bytes]) -> None:
+        self.due = due
+        """By the monotonic clock."""
+        self.frames = frames
+        self.events = events
+        self._token = [True]
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody has claimed it."""
+        return bool(self._token)
+
+    def claim(self) -> bool:
+        """Take the recording's end into one's own hands; False where somebody else was first."""
+        try:
+            return self._token.pop()
+        except IndexError:
+            return False
+
+
 class StepClock:
     """How long steps took. One thread counts; the writer thread reads, and takes `longest` back to zero."""
 
@@ -263,6 +294,7 @@ class Outbox:
         self.wake: SimpleQueue[threading.Event | None] = SimpleQueue()
         self.awake = False
         self.recordings = count()
+        self.endings: list[Ending] = []
         self.meters: tuple[Meter, ...] = (Meter(),)
         """The first is that of `Producer.say` and of recorders that are closed."""
         # The writer thread's.
@@ -469,6 +501,7 @@ class Writer:
             try:
                 self._look_around()
                 self._take()
+                self._end_what_is_due(time.monotonic() if not stopping else math.inf)
                 self._write_all()
             except Exception as error:  # noqa: BLE001 - whatever it is, training goes on, and the bounds hold
                 self._outbox.trouble = f"{type(error).__name__}: {error}"
@@ -481,7 +514,10 @@ class Writer:
                 for flush in waiting:
                     flush.set()
                 waiting.clear()
-            if stopping and ((written and not self._outbox.events) or time.monotonic() > (self._deadline or 0.0)):
+            if stopping and (
+                (written and not self._outbox.events and not self._outbox.endings)
+                or time.monotonic() > (self._deadline or 0.0)
+            ):
                 break
         self._release()
 
@@ -509,6 +545,18 @@ class Writer:
         taken = frames[:some]
         del frames[:some]
         self._writes += gather(taken)
+
+    def _end_what_is_due(self, now: float) -> None:
+        """Behind `_take`: all frames of such a recording were appended before its ending was."""
+        endings = self._outbox.endings
+        for ending in endings[:]:
+            if ending.due <= now and ending.claim():
+                self._writes += gather(ending.frames)
+                self._events += ending.events
+                size_bytes = sum(map(len, ending.events)) + ITEM_BYTES * (len(ending.events) + len(ending.frames))
+                self._outbox.written_bytes -= size_bytes  # nobody's meter counts it
+            if not ending.waits:
+                endings.remove(ending)
 
     def _write_all(self) -> None:
         if not self._writes and not self._events:

@@ -23,6 +23,7 @@ from plugins.events import (
     ChunkSealed,
     EpisodeEnded,
     EpisodeStarted,
+    FrameSizeChanged,
     Keep,
     Probe,
     RecorderFailed,
@@ -33,7 +34,7 @@ from plugins.events import (
     WorkerEnded,
     WorkerStarted,
 )
-from plugins.recorder import recorder as module
+from plugins.recorder import tape as module
 from plugins.recorder.frames import ChunkReader, count_frames
 from plugins.recorder.recorder import Recorder
 from plugins.recorder.spool import Control, Producer, RecordingPlan, event_files, read_batches
@@ -520,16 +521,16 @@ def test_past_the_spools_bound_frames_and_then_steps_are_dropped(tmp_path: Path,
         recorder.step(1, OBSERVATION, 1.0, False, False, {}, noisy_picture(step), 0.001)
         time.sleep(0.001)
 
-    while not recorder._meter.frames_dropped:
+    while not recorder.line.meter.frames_dropped:
         go_on()
-    captured = recorder._meter.frames_dropped + len(producer.outbox.frames)
+    captured = recorder.line.meter.frames_dropped + len(producer.outbox.frames)
     assert captured
     other = tmp_path / "spool" / "somebody-else"
     other.mkdir()
     (other / "big").write_bytes(bytes(200_000))
-    while not recorder._meter.steps_dropped:
+    while not recorder.line.meter.steps_dropped:
         go_on()
-    assert recorder._meter.steps_dropped > 0
+    assert recorder.line.meter.steps_dropped > 0
     recorder.close()
     producer.close()
     (sealed,) = of(said(producer.id), RecordingSealed)
@@ -585,28 +586,70 @@ def test_a_chunk_that_cannot_be_renamed_at_first_holds_each_frame_once(
 
 def test_frames_that_cannot_be_recorded_are_refused_with_one_warning(producer: Producer, said: Any) -> None:
     recorder = make(producer)
-    with pytest.warns(RuntimeWarning, match="uint8"):
-        play(recorder, 0, show=lambda number: picture(number) / 255.0)
-    for episode in (1, 2):
-        play(recorder, episode, show=lambda number: picture(number) / 255.0)
+    with pytest.warns(RuntimeWarning, match="a frame's shape must be") as warned:  # noqa: PT031 - one warning over all
+        for episode in range(3):
+            play(recorder, episode, show=lambda number: picture(number).transpose(2, 0, 1))
     recorder.close()
+    assert len(warned) == 1
     assert not of(said(), RecordingStarted)
     assert len(of(said(), StepRecorded)) == 9
     assert of(said(), WorkerEnded)[0].frames_dropped == 3
     assert [event.recording for event in of(said(), EpisodeEnded)] == [None] * 3
 
 
-def test_a_frame_of_another_size_is_left_out_and_its_step_says_so(
-    tmp_path: Path, producer: Producer, said: Any
+@pytest.mark.parametrize(
+    "shown",
+    [
+        lambda array: array / 255.0,
+        lambda array: (array / 255.0).astype(np.float32),
+        lambda array: array.astype(np.float64),
+        lambda array: array.astype(np.int64),
+    ],
+)
+def test_frames_of_other_numbers_are_converted_with_one_warning(
+    tmp_path: Path, producer: Producer, shown: Callable[[Any], Any]
 ) -> None:
     recorder = make(producer)
-    with pytest.warns(RuntimeWarning, match="one size"):
-        play(recorder, 0, 4, show=lambda number: picture(number) if number != 2 else noisy_picture(0))
+    with pytest.warns(RuntimeWarning, match="with .* as white") as warned:  # noqa: PT031 - one warning over all
+        for episode in range(2):
+            play(recorder, episode, 4, show=lambda number: shown(picture(number + 255)))
     recorder.close()
-    assert [step.frame for step in of(said(), StepRecorded)] == [1, None, 2, 3]
-    assert frames_of(tmp_path, f"{producer.id}-0000") == [0, 1, 3, 4]
-    (sealed,) = of(said(), RecordingSealed)
-    assert (sealed.frames, sealed.frames_dropped) == (4, 1)
+    producer.close()
+    assert len(warned) == 1
+    assert frames_of(tmp_path, f"{producer.id}-0000") == [255, 256, 257, 258, 259]
+    assert frames_of(tmp_path, f"{producer.id}-0001") == [255, 256, 257, 258, 259]
+
+
+def test_a_change_of_size_goes_on_in_a_recording_of_its_own(tmp_path: Path, producer: Producer, said: Any) -> None:
+    recorder = make(producer)
+    play(recorder, 0, 4, show=lambda number: picture(number) if number != 2 else noisy_picture(0))
+    recorder.close()
+    producer.close()
+    first, second, third = (f"{producer.id}-{number:04d}" for number in range(3))
+    steps = of(said(), StepRecorded)
+    assert [step.frame for step in steps] == [1, 0, 0, 1]
+    assert [step.recording for step in steps] == [None, second, third, third]
+    assert frames_of(tmp_path, first) == [0, 1]
+    assert frames_of(tmp_path, third) == [3, 4]
+    changes = [(event.recording, event.continued_as) for event in of(said(), FrameSizeChanged)]
+    assert changes == [(first, second), (second, third)]
+    sealed = of(said(), RecordingSealed)
+    assert [(event.recording, event.frames, event.complete) for event in sealed] == [
+        (first, 2, True),
+        (second, 1, True),
+        (third, 2, True),
+    ]
+    paths = [event.path for event in of(said(), RecordingStarted)]
+    assert paths == ["videos/0.mp4", "videos/0-part2.mp4", "videos/0-part3.mp4"]
+
+
+def test_pictures_that_never_keep_a_size_end_in_refusals(producer: Producer, said: Any) -> None:
+    recorder = make(producer)
+    with pytest.warns(RuntimeWarning, match="size changed 64 times"):
+        play(recorder, 0, 80, show=lambda number: np.zeros((20 + number % 2, 40, 3), np.uint8))
+    recorder.close()
+    assert len(of(said(), RecordingStarted)) == 64
+    assert sum(event.frames + event.frames_dropped for event in of(said(), RecordingSealed)) == 81
 
 
 def failing(_: int) -> bool:
@@ -670,10 +713,10 @@ def test_lz4_goes_easier_on_a_step_that_it_holds_up(producer: Producer) -> None:
     recorder.capture_frame(noisy_picture(0))
     for step in range(40):
         recorder.step(1, OBSERVATION, 1.0, False, False, {}, noisy_picture(step), 1.0)
-    assert recorder._acceleration == 0, "a step of a second can afford it"
+    assert recorder.tape.acceleration == 0, "a step of a second can afford it"
     for step in range(200):
         recorder.step(1, OBSERVATION, 1.0, False, False, {}, noisy_picture(step), 1e-9)
-    assert recorder._acceleration == len(module.ACCELERATIONS) - 1
+    assert recorder.tape.acceleration == len(module.ACCELERATIONS) - 1
     recorder.close()
 
 
