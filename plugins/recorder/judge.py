@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plugins.events import Keep
 from plugins.recorder.triggers import KeepPolicy, Verdict
 
 if TYPE_CHECKING:
+    from plugins.events import Keep
     from plugins.recorder.line import Line
     from plugins.recorder.telemetry import Episode
 

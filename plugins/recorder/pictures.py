@@ -18,10 +18,10 @@ def on_host(rendered: Any) -> Any:
         return rendered
     detach = getattr(rendered, "detach", None)
     if detach is not None:  # PyTorch
-        return detach().cpu().numpy()
+        return np.asarray(detach().cpu().numpy())
     get = getattr(rendered, "get", None)
     if get is not None and not hasattr(rendered, "__array_interface__"):  # CuPy
-        return get()
+        return np.asarray(get())
     return np.asarray(rendered)
 
 

@@ -37,7 +37,7 @@ class Requests:
         own: CaptureSettings | Callable[[int], bool],
         due: Callable[[CaptureSettings | Callable[[int], bool]], tuple[bool, str]],
     ) -> Decision:
-        """Whether to capture the episode: by what users ask for, else by the environment's `own` settings; if it can be.
+        """Whether to capture the episode, if it can be: by what users ask for, else by its `own` settings.
 
         `due` says of settings whether the episode is due by them, and why, or why not.
         """

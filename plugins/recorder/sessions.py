@@ -3,6 +3,9 @@
     home/sessions/<session>/
         lock            held by the process that began the session, for as long as it is open
         owner.json      `OwnerFile`; with an outcome once the session has ended
+        worker-0000, …  of a script's session: the worker indices that its environments have claimed
+    home/sessions/.<session>.ended
+                        of a script's session whose end is in the log: a child that comes later begins another one
 
 A folder whose lock is free and whose file has no outcome is that of an owner who was killed.
 """
@@ -10,11 +13,13 @@ A folder whose lock is free and whose file has no outcome is that of an owner wh
 from __future__ import annotations
 
 import os
+import time
+from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from kernel.files import FileLock, acquire, write_whole
+from kernel.files import FileLock, acquire, holder, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,5 +82,73 @@ def open_session(home: Path, session: str, kind: Literal["runner", "script"]) ->
     lock.moved(folder / "lock")
     return Session(folder, lock, owner)
 
+
+def join_session(home: Path, root: str) -> tuple[str, Session | None]:
+    """Be part of a script's session, of which each process knows the `root`: its id, and the session where we begin it.
+
+    Whichever of the script's processes comes first begins it. Where that one has ended by now, the session is over (or
+    about to be), and those who come later make up a second one.
+    """
+    deadline = time.monotonic() + JOIN_SECONDS
+    for number in count(1):
+        session = root if number == 1 else f"{root}.{number}"
+        folder = sessions_folder(home) / session
+        while not _ended(folder):
+            if _is_open(folder):
+                return session, None
+            try:
+                return session, open_session(home, session, "script")
+            except OSError:  # a sibling is building it
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+    raise AssertionError("numbers do not end")
+
+
+def claim_worker(home: Path, session: str) -> int:
+    """An index in the session that no other environment of it has."""
+    folder = sessions_folder(home) / session
+    taken = [int(path.name.removeprefix("worker-")) for path in folder.glob("worker-*")]
+    for index in count(max(taken, default=-1) + 1):
+        try:
+            (folder / f"worker-{index:04d}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return index
+    raise AssertionError("numbers do not end")
+
+
+def mark_ended(folder: Path) -> None:
+    """Remember that a session is over, for those who would join it; before its folder goes."""
+    _mark(folder).touch()
+
+
+def clear_marks(home: Path) -> None:
+    """Forget about sessions that ended so long ago that no process of theirs can be alive."""
+    for mark in sessions_folder(home).glob(".*.ended"):
+        if time.time() - mark.stat().st_mtime > MARK_SECONDS:
+            mark.unlink(missing_ok=True)
+
+
+def _mark(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.ended")
+
+
+def _ended(folder: Path) -> bool:
+    owner = read_owner(folder)
+    if owner is None:
+        return _mark(folder).exists()
+    return owner.outcome is not None or holder(folder / "lock") is None
+
+
+def _is_open(folder: Path) -> bool:
+    owner = read_owner(folder)
+    return owner is not None and owner.outcome is None
+
+
+JOIN_SECONDS = 5.0
+"""How long a sibling may take to begin the session."""
+
+MARK_SECONDS = 60 * 86_400.0
 
 _decode = msgspec.json.Decoder(OwnerFile).decode

@@ -65,7 +65,8 @@ class Close(msgspec.Struct, frozen=True, kw_only=True):
     """How a recording ended."""
 
     verdict: Verdict
-    last_episode: int
+    last_episode: int | None
+    """None: none has begun in it."""
     complete: bool = True
     because: str = ""
     """Why it is not complete."""
@@ -190,8 +191,8 @@ class Tape:
 
     # How a recording ends --------------------------------------------------------------------------------------------
 
-    def close(self, close: Close) -> list[str]:
-        """Seal the open recording, or discard it by the verdict. The ids of its parts that will become videos."""
+    def close(self, close: Close) -> list[Film]:
+        """Seal the open recording, or discard it by the verdict. Its parts that will become videos."""
         take, self.take = self.take, None
         if take is None:
             return []
@@ -203,16 +204,16 @@ class Tape:
         for packed in self._last_words(take, close):
             self.line.meter.handed_bytes += len(packed) + ITEM_BYTES
             self.line.say_packed(packed)
-        return [film.plan.recording for film in take.films] if close.verdict.kept else []
+        return take.films[:] if close.verdict.kept else []
 
-    def close_soon(self, close: Close) -> list[str]:
+    def close_soon(self, close: Close) -> list[Film]:
         """Let the writer thread seal the recording in a second, unless it is closed or goes on before."""
         take = self.take
         if take is None:
             return []
         take.ending = Ending(monotonic() + ENDED_SECONDS, _last_frames(take), self._last_words(take, close))
         self.line.producer.outbox.endings.append(take.ending)
-        return [film.plan.recording for film in take.films] if close.verdict.kept else []
+        return take.films[:] if close.verdict.kept else []
 
     def go_on(self) -> bool:
         """Go on with a recording that was to be closed soon; False where it is closed."""
@@ -244,7 +245,7 @@ class Tape:
                         session=film.plan.session,
                         worker=self.worker,
                         first_episode=take.wanted.episode,
-                        last_episode=close.last_episode,
+                        last_episode=take.wanted.episode if close.last_episode is None else close.last_episode,
                         chunks=-(-film.frames // CHUNK_FRAMES),
                         frames=film.frames,
                         frames_dropped=film.dropped,

@@ -1,0 +1,139 @@
+"""The watch over a script's videos: a thread that keeps somebody at work on them, and hears what became of each.
+
+It never reads the log. A recording's folder leaves the spool when its end is on disk in the log; then the catalogue
+has the video, or there is none.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from plugins import catalogue
+from plugins.recorder.line import warn
+from plugins.recorder.process import RecorderProcess
+from plugins.recorder.weights_and_biases import upload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from plugins.events import VideoAvailable
+    from plugins.recorder.spool import Film
+
+TICK_SECONDS = 0.05
+"""Between two looks while videos are awaited."""
+
+IDLE_SECONDS = 0.5
+"""Between two looks at who serves the home."""
+
+LOOKS = 64
+"""Of the awaited videos, so many are looked at in one tick."""
+
+
+class Awaited:
+    """A recording that is sealed, or about to be, and whose video is awaited."""
+
+    __slots__ = ("done", "film", "name", "on_video", "withdrawn")
+
+    def __init__(self, film: Film, name: str, on_video: Callable[[VideoAvailable], None] | None) -> None:
+        self.film = film
+        self.name = name
+        """What to call it in a warning."""
+        self.on_video = on_video
+        self.done = False
+        self.withdrawn = False
+        """Its recording goes on after all."""
+
+
+class Watch:
+    """One process's watch over its videos in one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.served = RecorderProcess(home)
+        self._awaited: list[Awaited] = []
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._told: set[str] = set()
+
+    def start(self) -> None:
+        """See to it that somebody makes this home's videos, now and as long as this process lives."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="stepreel watch", daemon=True)
+            self._thread.start()
+
+    def expect(self, awaited: Sequence[Awaited]) -> None:
+        """Watch for these videos. Never waits: appending is all that the stepping thread does here."""
+        self._awaited.extend(awaited)
+        self._wake.set()
+
+    def _run(self) -> None:
+        next_look = 0.0
+        while True:
+            try:
+                if time.monotonic() >= next_look:
+                    self._look_after_process()
+                    next_look = time.monotonic() + IDLE_SECONDS
+                self._look_for_videos()
+            except Exception as error:  # noqa: BLE001 - whatever it is, training goes on, and the next look may succeed
+                self._tell(f"{self.home}: cannot be watched ({type(error).__name__}: {error})")
+            if self._awaited:
+                time.sleep(TICK_SECONDS)
+            else:
+                self._wake.clear()
+                self._wake.wait(IDLE_SECONDS)
+
+    def _look_after_process(self) -> None:
+        trouble = self.served.look()
+        if trouble:
+            self._tell(trouble)
+
+    def _look_for_videos(self) -> None:
+        some = self._awaited[:LOOKS]
+        left = [awaited for awaited in some if not self._is_done(awaited)]
+        # Those that are left go to the end, so that one that takes long does not hide the others.
+        del self._awaited[: len(some)]
+        self._awaited.extend(left)
+
+    def _is_done(self, awaited: Awaited) -> bool:
+        if awaited.withdrawn:
+            return True
+        film = awaited.film
+        recording = film.plan.recording
+        folder = self.home / "spool" / recording.rpartition("-")[0] / recording
+        if not film.folder_made or folder.exists():
+            return False
+        entry = catalogue.read(self.home, recording)
+        try:
+            if entry is None:
+                self._tell_failure(awaited)
+            else:
+                self._hand_over(awaited, catalogue.announcement(entry))
+        finally:
+            awaited.done = True
+        return True
+
+    def _hand_over(self, awaited: Awaited, video: VideoAvailable) -> None:
+        try:
+            upload(video, self.home)
+            if awaited.on_video is not None:
+                awaited.on_video(video)
+        except Exception as error:  # noqa: BLE001 - a callback of the user's, or a service that is away
+            warn(f"{awaited.name}: on_video failed ({type(error).__name__}: {error}); the video itself stands")
+
+    def _tell_failure(self, awaited: Awaited) -> None:
+        kept = self.home / "failed" / awaited.film.plan.recording
+        if not kept.exists():
+            return  # pruned or discarded in the meantime
+        reason = ""
+        with suppress(OSError):
+            reason = f": {(kept / 'failure.txt').read_text().strip()}"
+        warn(f"{awaited.name} could not be made{reason}. Its frames are kept in {kept}.")
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            warn(text)
