@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from plugins.events import CaptureSettings, Keep
 from plugins.recorder.claims import claim, named
 from plugins.recorder.judge import KEPT, Judge
 from plugins.recorder.line import Line
 from plugins.recorder.requests import Decision, Requests
+from plugins.recorder.sessions import claim_worker
 from plugins.recorder.tape import Close, Tape, Wanted
 from plugins.recorder.telemetry import Telemetry
 from plugins.recorder.triggers import Verdict, due
@@ -65,11 +66,17 @@ class Camera:
         self.script = script
         self.foreign = False
         """It is the parent's."""
+        self.closed = False
         self.line = Line(script.producer, env_id)
         self.tape = Tape(self.line, env_id=env_id)
         self.telemetry = Telemetry(self.line, env_id=env_id, tells=tells, agents=agents)
+        self.streams = [self.telemetry]
+        """The telemetry of each of its environments; of a batch (see `film_batch`), `telemetry` is the first one's."""
+        self.in_picture = self.streams
+        """Those of them that its pictures show."""
         self.awaited: list[Awaited] = []
         """Videos of which it is not known yet what became of them."""
+        self._tells = tells
         self._max_videos = max_videos
         self._on_video = on_video
         self._waits = waits
@@ -90,6 +97,15 @@ class Camera:
         self.tape.worker = worker
         self._requests = Requests(self.line)
         _cameras.add(self)
+
+    def film_batch(self, size: int) -> None:
+        """Have telemetry of so many environments, which are in one picture: each is a worker of its own."""
+        for _ in range(size - len(self.streams)):
+            stream = Telemetry(self.line, env_id=self.line.env_id, tells=self._tells)
+            stream.training_step = self.telemetry.training_step
+            stream.tells_losses = False
+            stream.start(claim_worker(self.script.home, self.script.session))
+            self.streams.append(stream)
 
     # Episodes --------------------------------------------------------------------------------------------------------
 
@@ -138,7 +154,11 @@ class Camera:
         self._verdicts.append(self._judge.verdict(episode, aborted=False))
         self._ended = episode
         if seal:
-            self._expect(self.tape.close_soon(self._close("", "")))
+            self.seal_soon()
+
+    def seal_soon(self) -> None:
+        """Seal the recording in a second, unless something goes on with it before."""
+        self._expect(self.tape.close_soon(self._close("", "")))
 
     def goes_on(self) -> bool:
         """Behind a step: whether the recording runs, also one that was about to be sealed."""
@@ -153,8 +173,9 @@ class Camera:
         return self.tape.open
 
     def abort(self) -> None:
-        """End the open episode before its end."""
-        self.telemetry.abort()
+        """End every open episode before its end."""
+        for stream in self.streams:
+            stream.abort()
 
     # Recordings ------------------------------------------------------------------------------------------------------
 
@@ -171,6 +192,15 @@ class Camera:
                     "name them yourself.",
                 )
         return str(Path(folder, f"{named(prefix, name, self._claims[key].number)}.mp4"))
+
+    def share_names(self, other: Camera) -> None:
+        """Name videos by the same claims as another camera of the same wrapper."""
+        self._claims = other._claims
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a recording may begin: neither is the disk nearly full, nor the spool."""
+        return not (self.line.producer.outbox.control.held or self.line.full())
 
     def begin(self, rule: Rule, *, path: str, fps: float, frames: int | None, episode: int) -> None:
         """Begin a recording; the one before is closed."""
@@ -190,13 +220,16 @@ class Camera:
                 training_step=self.telemetry.training_step,
             )
         )
-        self.telemetry.captured()
+        for stream in self.in_picture:
+            stream.captured()
 
     def end_recording(self, because: str, path: str) -> int:
         """End the running recording, complete where there is no because; how many frames it has."""
         take = self.tape.take
         if take is None:
             return 0
+        if take.ending is not None:
+            because = ""  # all of its episode is there
         frames = sum(film.frames for film in take.films)
         self._expect(self.tape.close(self._close(because, path if path != take.wanted.path else "")))
         self._forget_recording()
@@ -215,11 +248,11 @@ class Camera:
         line = self.line
         if line.off or self.foreign:
             return
-        line.off = True
+        self.closed = line.off = True
         self.end_recording(because, "")
         self.abort()
         self._judge.warn_about_failures()
-        self.telemetry.close("finished")
+        self._end_streams("finished")
         line.leave()
         self._release_claims()
 
@@ -238,17 +271,22 @@ class Camera:
             worker=self.telemetry.worker,
             episode=None if episode is None else episode.index,
             abort=abort,
-            end=lambda: self.telemetry.close("failed"),
+            end=lambda: self._end_streams("failed"),
         )
         self._release_claims()
 
     # Its parts -------------------------------------------------------------------------------------------------------
 
+    def _end_streams(self, outcome: Literal["finished", "failed"]) -> None:
+        for stream in self.streams:
+            stream.close(outcome)
+
     def _close(self, because: str, path: str) -> Close:
         if self._open_ended:
             because = ""
         episode = self.telemetry.episode or self._ended
-        only = self._ended if len(self._verdicts) == 1 and not because else None
+        shows_one = len(self._verdicts) == len(self.in_picture) == 1
+        only = self._ended if shows_one and not because else None
         return Close(
             verdict=self._verdict(episode),
             last_episode=None if episode is None else episode.index,
@@ -297,7 +335,8 @@ class Camera:
         """In a forked child: all that is open is the parent's."""
         self.foreign = True
         self.tape.take = None
-        self.telemetry.episode = None
+        for stream in self.streams:
+            stream.episode = None
 
 
 _cameras: weakref.WeakSet[Camera] = weakref.WeakSet()

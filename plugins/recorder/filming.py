@@ -17,7 +17,6 @@ import gc
 import math
 import os
 import re
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,16 +27,17 @@ from gymnasium import logger
 from plugins.events import Keep, SessionStarted
 from plugins.recorder.camera import BY_HAND, CLOSED, Camera, Rule
 from plugins.recorder.describe import in_words, plain_arguments, script_label, versions
-from plugins.recorder.home import HomeUnusable, find_home
+from plugins.recorder.home import find_home
 from plugins.recorder.line import warn
+from plugins.recorder.owner import CameraOwner
 from plugins.recorder.pictures import is_picture
-from plugins.recorder.script import announce_root, script_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from plugins.events import VideoAvailable
-    from plugins.recorder.telemetry import Episode
+    from plugins.recorder.requests import Decision
+    from plugins.recorder.telemetry import Episode, Tally
 
 RESET_EARLY = "the environment was reset before the episode had ended"
 ANOTHER_BEGAN = "another recording began before the episode had ended"
@@ -100,7 +100,7 @@ def refuse_render_mode(mode: Any) -> None:
         )
 
 
-class Filming:
+class Filming(CameraOwner):
     """What all wrappers have in common; see the module."""
 
     enabled = False
@@ -147,12 +147,9 @@ class Filming:
         self.recorded_frames: list[Any] = []
         """Always empty: a frame is compressed and on its way as soon as it is captured."""
         self.render_history: list[Any] = []
-        self.step_id, self.episode_id = _last_numbers(folder, name_prefix) if order.resume else (-1, -1)
+        self.step_id, self.episode_id = last_numbers(folder, name_prefix) if order.resume else (-1, -1)
         self._video_name: str | None = None
-        self._order = order
-        self._about = about
-        self._agents = tuple(agents)
-        self._camera: Camera | None = None
+        self._take_order(order, about, agents)
         self._rule: Rule | None = None
         """By which our own rules begin or end a recording at the moment; None: a user does."""
         self._because = ""
@@ -161,17 +158,10 @@ class Filming:
         self._step_seconds = 0.0
         self._episode = -1
         """The last episode that the telemetry was told of."""
-        self._training_step: int | None = None
-        self._told_unusable = False
-        announce_root()
+        self._untold: Tally | None = None
+        """Where nothing is said of the open episode's steps, they are counted here."""
 
     # What scripts and environments read, call and override -----------------------------------------------------------
-
-    @property
-    def recording(self) -> bool:
-        """Whether a recording is running."""
-        camera = self._camera
-        return camera is not None and camera.tape.open and not camera.line.off
 
     def start_recording(self, video_name: str) -> None:
         """Begin a recording for `{video_name}.mp4`. One that is running is stopped first."""
@@ -179,6 +169,7 @@ class Filming:
             self._stop(ANOTHER_BEGAN)
         self._video_name = video_name
         self._captured = 0
+        self._untold = None
         with self._guarded():
             camera = self._ready()
             if camera is not None:
@@ -204,22 +195,6 @@ class Filming:
             gc.collect()
         if self._rule is None and self._order.wait:
             self.flush()
-
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the videos of all ended recordings of this environment stand, have failed, or cannot be made.
-
-        Returns False where that would take longer than `timeout` seconds.
-        """
-        camera = self._camera
-        if camera is None or camera.foreign:
-            return True
-        return camera.script.wait_for(camera.awaited, timeout)
-
-    def set_step(self, step: int) -> None:
-        """Tell the training's own count of steps: the x-axis of this environment's episodes and videos from now on."""
-        self._training_step = int(step)
-        if self._camera is not None:
-            self._camera.telemetry.training_step = self._training_step
 
     def _capture_frame(self) -> None:
         """Render a picture, and add it to the running recording."""
@@ -263,15 +238,24 @@ class Filming:
 
     def _at_reset(self, observation: Any, info: Any, seed: int | None) -> None:
         """Behind a reset, with `episode_id` counted on: a recording where one is due, and the first picture."""
+        decision = self._decide(RESET_EARLY)
+        if decision is not None:
+            self._open(decision, observation, info, seed)
+
+    def _decide(self, because: str) -> Decision | None:
+        """Where an episode begins, end the recording that runs, and begin one where it is due. None: nothing is told.
+
+        `because` says why the recording that ends is not complete.
+        """
         if self.recording and self.video_length == math.inf:
-            self._stop(RESET_EARLY)
+            self._stop(because)
         trigger = self.episode_trigger
         due = trigger is not None and trigger(self.episode_id)  # the user's: called once, and may raise as it likes
         with self._guarded():
             camera = self._ready()
             if camera is None:
-                return
-            camera.abort()
+                return None
+            self._abort(camera)
             self._episode = max(self._episode + 1, self.episode_id) if self._episode >= 0 else max(self.episode_id, 0)
             decision = camera.decide(self._episode, _name_of(trigger) if due else "")
             if decision.captured:
@@ -279,11 +263,23 @@ class Filming:
                 self._start(f"{self.name_prefix}-episode-{self.episode_id}", rule)
             elif self.recording:
                 decision = decision._replace(why="goes on")
+            return decision
+        return None
+
+    def _open(self, decision: Decision, observation: Any, info: Any, seed: int | None) -> None:
+        """Begin the episode in the telemetry, and show it from its reset on."""
+        camera = self._camera
+        assert camera is not None
+        with self._guarded():
             self._tell_reset(camera, observation, info, seed, decision)
             if self.recording:
                 self._capture_frame()
                 camera.show_reset()
                 self._stop_at_length()
+
+    def _abort(self, camera: Camera) -> None:
+        """End what a reset cuts short."""
+        camera.abort()
 
     def _tell_reset(self, camera: Camera, observation: Any, info: Any, seed: int | None, decision: Any) -> None:
         camera.begin_episode(observation, info, seed=seed, episode=self._episode, decision=decision)
@@ -309,44 +305,9 @@ class Filming:
             return
         if self.recording:
             self._stop(CLOSED)
-        with self._guarded():
-            camera.close()
-        if self._order.wait:
-            self.flush()
-        self._camera = None  # a reset after this begins anew
-
-    def _let_go(self) -> None:
-        """In `__del__`: seal what is open, and wait for nothing. Silent on an object that was never finished."""
-        camera = self.__dict__.get("_camera")
-        if camera is not None:
-            camera.end()
+        self._close_camera()
 
     # Its parts -------------------------------------------------------------------------------------------------------
-
-    def _ready(self) -> Camera | None:
-        """The camera; a new one at the first reset, after a fork and after `close`. None: nothing is recorded."""
-        camera = self._camera
-        if camera is None or camera.foreign:
-            try:
-                script = script_in(self._order.home)
-            except (OSError, HomeUnusable) as error:
-                if not self._told_unusable:
-                    self._told_unusable = True
-                    warn(f"nothing is recorded, and the training goes on: {error}")
-                return None
-            self._camera = camera = Camera(
-                script,
-                env_id=self._about.env_id,
-                tells=self._order.telemetry,
-                keep=self._order.keep,
-                max_videos=self._order.max_videos,
-                on_video=self._order.on_video,
-                waits=self._order.wait,
-                agents=self._agents,
-                about=self._about,
-            )
-            camera.telemetry.training_step = self._training_step
-        return None if camera.line.off else camera
 
     def _add(self, frame: Any, seconds: float) -> None:
         camera = self._camera
@@ -383,22 +344,6 @@ class Filming:
         finally:
             self._rule, self._because = before
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Let no exception of ours reach the training loop."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - the training loop goes on, whatever it is
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        camera = self._camera
-        if camera is not None:
-            camera.fail(error)
-        elif not self._told_unusable:
-            self._told_unusable = True
-            warn(f"{self._about.env_id}: nothing is recorded ({type(error).__name__}: {error})")
-
 
 def about_session(
     order: Order, *, env_id: str, env: Any, arguments: dict[str, Any], fps: Any, spaces: tuple[Any, Any]
@@ -433,10 +378,10 @@ def _rate(fps: Any) -> float:
     return rate if 0.0 < rate < math.inf else 30.0
 
 
-def _last_numbers(folder: Path, prefix: str) -> tuple[int, int]:
-    """The highest step and episode that names of videos in a folder tell."""
+def last_numbers(folder: Path, prefix: str, whose: str = "") -> tuple[int, int]:
+    """The highest step and episode that names of videos in a folder tell; behind the prefix stands `whose` they are."""
     highest = {"step": -1, "episode": -1}
-    pattern = re.compile(rf"{re.escape(prefix)}-(?:w\d+-)?(step|episode)-(\d+)(?:-part\d+)?\.mp4")
+    pattern = re.compile(rf"{re.escape(prefix)}-(?:w\d+-)?{whose}(step|episode)-(\d+)(?:-part\d+)?\.mp4")
     for file in folder.glob("*.mp4"):
         found = pattern.fullmatch(file.name)
         if found:

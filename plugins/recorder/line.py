@@ -129,9 +129,9 @@ class Line:
         warn(text)
 
 
-def warn(text: str) -> None:
+def warn(text: str, kind: type[Warning] = RuntimeWarning) -> None:
     """One warning to the user, which never becomes an exception in his training loop."""
     try:
-        warnings.warn(text, RuntimeWarning, stacklevel=5)
+        warnings.warn(text, kind, stacklevel=5)
     except Warning:  # warnings are errors here, and an error of ours must not end a training
         sys.stderr.write(f"stepreel: {text}\n")

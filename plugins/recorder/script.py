@@ -99,6 +99,7 @@ class Script:
                 self._owned.end(_outcome())
         with suppress(KeyboardInterrupt):
             self.wait_for(awaited)
+        self.watch.end()
         self.producer.close()
         _scripts.pop(self.home, None)
 

@@ -14,7 +14,7 @@ from plugins.recorder.triggers import success_of
 from plugins.recorder.values import POLICIES, number, small
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from plugins.recorder.line import Line
     from plugins.recorder.tape import Shown
@@ -48,6 +48,10 @@ class Telemetry:
         self._plain_action = POLICIES["all"] if values == "all" else small
         self._agents = tuple(agents)
         self._steps_before = 0
+        self.tells_losses = True
+        """Whether its end counts what was dropped on the line; of several on one line, one does."""
+        self.settle: Callable[[], None] | None = None
+        """Where untold steps are counted elsewhere (see `batch`): brings the open episode up to date."""
 
     def start(self, worker: int) -> None:
         """Begin, as this worker of the session, on a line that is connected."""
@@ -60,6 +64,8 @@ class Telemetry:
     @property
     def env_steps(self) -> int:
         """Environment steps so far."""
+        if self.settle is not None:
+            self.settle()
         return self._steps_before + (self.episode.steps if self.episode is not None else 0)
 
     def begin(
@@ -106,7 +112,13 @@ class Telemetry:
     def captured(self) -> None:
         """Say that a recording of the open episode has begun in the midst of it: its steps are told from now on."""
         if self.episode is not None and self._tells == "captured":
+            if self.settle is not None:
+                self.settle()
             self.episode.told = True
+
+    def mute(self) -> None:
+        """Say nothing of episodes and steps."""
+        self._tells = "none"
 
     def step(  # noqa: PLR0917 - each keyword costs as much as a part of the work
         self,
@@ -119,11 +131,13 @@ class Telemetry:
         step_seconds: float,
         shown: Shown = NOTHING_SHOWN,
         agent: str = "agent_0",
+        total_reward: float | None = None,
     ) -> bool:
         """One step of one agent; whether the episode is over by it, for all agents.
 
         Its arrays may change as soon as this returns. A step outside of an episode, or of an agent that has ended, is
-        no step, and is left out.
+        no step, and is left out. `total_reward` is the return of an agent that ends, where somebody knows better than
+        the sum of its rewards.
         """
         # 2 µs; the writer thread does the rest.
         episode = self.episode
@@ -182,7 +196,9 @@ class Telemetry:
             )
             meter.handed_bytes += len(packed) + ITEM_BYTES
             line.say_packed(packed)
-        if terminated or truncated:
+        if (terminated or truncated) and not episode.ends_by_leaving:
+            if total_reward is not None:
+                tally.total = total_reward
             self._end_agent(episode, agent, tally, "terminated" if terminated else "truncated", success_of(info))
             return self._over(episode)
         return False
@@ -195,12 +211,16 @@ class Telemetry:
         (tally,) = episode.agents.values()
         return None if tally.ended else tally
 
-    def end(self, info: Any, outcome: Literal["terminated", "truncated"]) -> None:
-        """End the episode of a lone agent whose steps were counted in `untold`."""
+    def end(
+        self, info: Any, outcome: Literal["terminated", "truncated"], total_reward: float | None = None
+    ) -> None:
+        """End the episode of a lone agent whose steps were counted in `untold`; `total_reward` as in `step`."""
         episode = self.episode
         if episode is not None:
             for agent, tally in episode.agents.items():
                 episode.steps = max(episode.steps, tally.steps)
+                if total_reward is not None:
+                    tally.total = total_reward
                 self._end_agent(episode, agent, tally, outcome, success_of(info))
             self._over(episode)
 
@@ -209,12 +229,24 @@ class Telemetry:
         episode = self.episode
         if episode is None:
             return None
+        if self.settle is not None:
+            self.settle()
         for agent, tally in episode.agents.items():
             episode.steps = max(episode.steps, tally.steps)
             if not tally.ended:
-                self._end_agent(episode, agent, tally, "aborted", None)
+                noted = tally.outcome is not None  # it has not left, and had come to its end all the same
+                self._end_agent(episode, agent, tally, tally.outcome or "aborted", tally.success if noted else None)
         self._over(episode)
         return episode
+
+    def leave(self, agent: str) -> None:
+        """End the episode of an agent whose outcome is noted in its tally, and with the last agent the episode."""
+        episode = self.episode
+        if episode is not None:
+            tally = episode.agents[agent]
+            if tally.outcome is not None and not tally.ended:
+                self._end_agent(episode, agent, tally, tally.outcome, tally.success)
+                self._over(episode)
 
     def close(self, outcome: Literal["finished", "failed"]) -> None:
         """Say that the environment has ended; the last episode has, too."""
@@ -225,8 +257,8 @@ class Telemetry:
                 worker=self.worker,
                 outcome=outcome,
                 steps=self.env_steps,
-                frames_dropped=meter.frames_dropped,
-                steps_dropped=meter.steps_dropped,
+                frames_dropped=meter.frames_dropped if self.tells_losses else 0,
+                steps_dropped=meter.steps_dropped if self.tells_losses else 0,
             )
         )
 
@@ -246,6 +278,8 @@ class Telemetry:
         success: bool | None,  # noqa: FBT001 - a value that is said
     ) -> None:
         tally.ended = True
+        tally.total += tally.owed
+        tally.owed = 0.0
         if success is not None:
             tally.success = success
         if self._tells == "none":
@@ -277,7 +311,17 @@ class Telemetry:
 class Episode:
     """An open episode."""
 
-    __slots__ = ("agents", "began", "evaluation", "index", "recording", "shown_in", "steps", "told")
+    __slots__ = (
+        "agents",
+        "began",
+        "ends_by_leaving",
+        "evaluation",
+        "index",
+        "recording",
+        "shown_in",
+        "steps",
+        "told",
+    )
 
     def __init__(self, index: int, evaluation: bool, agents: Sequence[str]) -> None:  # noqa: FBT001 - a value that is kept
         self.index = index
@@ -287,6 +331,8 @@ class Episode:
         self.steps = 0
         self.told = False
         """Whether there are events of its steps."""
+        self.ends_by_leaving = False
+        """An agent may receive rewards behind its last step, so it ends when it has left (`leave`), and not before."""
         self.recording: str | None = None
         """The recording that was open when it began."""
         self.shown_in: str | None = None
@@ -308,10 +354,14 @@ class Episode:
 class Tally:
     """One agent's episode so far."""
 
-    __slots__ = ("ended", "steps", "success", "total")
+    __slots__ = ("ended", "outcome", "owed", "steps", "success", "total")
 
     def __init__(self) -> None:
         self.steps = 0
         self.total = 0.0
+        self.owed = 0.0
+        """What it received since its last step, where others act in between; part of `total` at the latest at its end."""
+        self.outcome: Literal["terminated", "truncated"] | None = None
+        """What it will have ended by, where it ends by leaving."""
         self.ended = False
         self.success: bool | None = None

@@ -58,12 +58,18 @@ class Watch:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
+        self._ended = False
 
     def start(self) -> None:
         """See to it that somebody makes this home's videos, now and as long as this process lives."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="stepreel watch", daemon=True)
             self._thread.start()
+
+    def end(self) -> None:
+        """Watch no longer: nobody here produces anything for the home any more."""
+        self._ended = True
+        self._wake.set()
 
     def expect(self, awaited: Sequence[Awaited]) -> None:
         """Watch for these videos. Never waits: appending is all that the stepping thread does here."""
@@ -72,7 +78,7 @@ class Watch:
 
     def _run(self) -> None:
         next_look = 0.0
-        while True:
+        while not self._ended:
             try:
                 if time.monotonic() >= next_look:
                     self._look_after_process()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from plugins.events import Keep, VideoAvailable
     from plugins.recorder.camera import Camera
-    from plugins.recorder.telemetry import Tally
 
 
 class RecordVideo(  # upstream's bases and their order, behind what all of our wrappers have in common
@@ -131,8 +130,6 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             disable_logger=disable_logger,
             gc_trigger=gc_trigger,
         )
-        self._untold: Tally | None = None
-        """Where nothing is said of the open episode's steps, they are counted here."""
         self._resets_itself = _resets_itself(env)
         self._batched = False
         """Its results are vectors of many environments: no reward, and no end of an episode."""
