@@ -1,4 +1,8 @@
-"""The catalogue: one JSON file a video in `home/recordings`, from before `VideoAvailable` until it is pruned."""
+"""The catalogue: one JSON file a video in `home/recordings`, from before `VideoAvailable` until it is pruned.
+
+It tells without the log how a recording ended. When its folder is gone from the spool, its end is on disk in the log:
+there is a video (`read`), or it failed (`failure_of`), or else it was discarded, or pruned since.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.files import sync_folder, write_whole
-from plugins.events import Keep
+from plugins.events import Keep, VideoAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +59,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """When the video was complete: Unix time in seconds."""
     pinned: bool = False
     pinned_by: str = ""
+    training_step: int | None = None
+    """The training's own count of steps when the recording began, where a script told it."""
+    max_videos: int = 0
+    """Of its environment's videos, the newest so many stay; 0: all."""
 
 
 def folder(home: Path) -> Path:
@@ -94,6 +102,50 @@ def identify(file: Path) -> FileIdentity:
     """The identity of a file as it is now. Raises `FileNotFoundError` where it is gone."""
     status = file.stat(follow_symlinks=False)
     return FileIdentity(size_bytes=status.st_size, modified_ns=status.st_mtime_ns, inode=status.st_ino)
+
+
+def announcement(entry: Entry) -> VideoAvailable:
+    """What is said of a video that stands and is catalogued."""
+    return VideoAvailable(
+        recording=entry.recording,
+        session=entry.session,
+        worker=entry.worker,
+        first_episode=entry.first_episode,
+        last_episode=entry.last_episode,
+        path=entry.path,
+        sha256=entry.sha256,
+        size_bytes=entry.identity.size_bytes,
+        frames=entry.frames,
+        fps=entry.fps,
+        width=entry.width,
+        height=entry.height,
+        codec=entry.codec,
+        seconds=entry.seconds,
+        thumbnail=entry.thumbnail,
+        kept_for=entry.kept_for,
+        complete=entry.complete,
+        incomplete_because=entry.incomplete_because,
+        total_reward=entry.total_reward,
+        training_step=entry.training_step,
+    )
+
+
+FAILURE = "failure.txt"
+"""The file that says why a recording could not be encoded."""
+
+
+def failed_folder(home: Path, recording: str) -> Path:
+    """Where the reason, and as a rule the frames, of a recording are kept that could not be encoded."""
+    return home / "failed" / recording
+
+
+def failure_of(home: Path, recording: str) -> str | None:
+    """Why a recording could not be encoded, where the disk took that; None where it is not known to have failed."""
+    folder = failed_folder(home, recording)
+    try:
+        return (folder / FAILURE).read_text()
+    except FileNotFoundError:
+        return "" if folder.exists() else None
 
 
 def _file(home: Path, recording: str) -> Path:

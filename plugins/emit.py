@@ -9,7 +9,7 @@ from pathlib import Path  # noqa: TC003 - the command line reads the annotations
 import msgspec
 
 from kernel.event import catalogue
-from kernel.files import acquire
+from kernel.files import holder
 from plugins.recorder.spool import Producer
 
 
@@ -46,11 +46,9 @@ def emit(home: Path, type_: str, /, *fields: str) -> int:
     producer.say(event)
     if not producer.close():
         return _complain(f"{home}: the event could not be written to the spool; is the disk full?")
-    lock = acquire(home / "lock")
-    if lock is None:
+    if holder(home / "lock") is not None:
         print(f"{type_} was handed in")  # noqa: T201 - a command's answer
     else:
-        lock.release()
         print(f"{type_} was left in the spool; no kernel runs on {home}, and the next one takes it in")  # noqa: T201 - the same
     return 0
 

@@ -192,7 +192,7 @@ class EpisodeEnded(Event):
     episode: int
     env_id: str
     total_reward: float | None
-    """Sum of the rewards; null where it is not finite (see `nonfinite`)."""
+    """Sum of the rewards; null where it is not finite (see `nonfinite`), or not known as the process was killed."""
     steps: int
     outcome: Literal["terminated", "truncated", "aborted"]
     success: bool | None = None
@@ -233,7 +233,7 @@ class RecordingStarted(Event):
 
 
 class FrameSizeChanged(Event):
-    """An environment's pictures changed their size or kind in mid-recording: the rest goes into a recording of its own."""
+    """An environment's pictures changed their size or kind in mid-recording: the rest is a recording of its own."""
 
     session: str
     worker: int
@@ -360,7 +360,7 @@ class PruneIntended(Event):
     path: str
     size_bytes: int
     policy: str
-    """`max_videos_per_session`, `max_bytes`, `max_age`, `keep`, `asked` or `replaced`."""
+    """`keep`, `max_videos`, `max_age`, `max_videos_per_session`, `max_bytes`, `asked` or `replaced`."""
     reason: str
     by: str = ""
 

@@ -155,7 +155,8 @@ class Tally:
     def __init__(self, started: SessionStarted) -> None:
         self.started = started
         self.outcome = ""
-        self.episodes_wanted = int(started.configuration.get("episodes") or 0)
+        # A script's configuration are its wrapper's arguments: how many episodes it will play, nobody knows.
+        self.episodes_wanted = int(started.configuration.get("episodes") or 0) if started.kind == "runner" else 0
         self.episodes = 0
         self.aborted = 0
         self.captured = 0

@@ -16,9 +16,18 @@ from kernel.event import Damaged, Record
 from kernel.files import acquire, write_whole
 from kernel.plugin import Options, Plugin, on_batch
 from plugins.collector.folder import ProducerFolder, SpoolDamaged
-from plugins.collector.sessions import TOLD_BY, end_of, forget, outcome_of, session_folders
-from plugins.events import CaptureAsked, CaptureHeld, ProducerSetAside, RecordingStarted, SessionEnded
-from plugins.recorder.sessions import sessions_folder
+from plugins.collector.sessions import (
+    TOLD_BY,
+    Totals,
+    forget,
+    is_in_the_log,
+    note_in_the_log,
+    outcome_of,
+    session_folders,
+    session_of,
+)
+from plugins.events import CaptureAsked, CaptureHeld, ProducerSetAside, SessionEnded
+from plugins.recorder.sessions import clear_marks, sessions_folder
 from plugins.recorder.spool import Control, spool_folder
 
 if TYPE_CHECKING:
@@ -50,10 +59,14 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
     async def lifespan(self) -> AsyncIterator[None]:
         self._spool = spool_folder(self.home)
         self._folders: dict[str, ProducerFolder] = {}
+        self._totals = Totals()
+        """Of what this collector relays."""
         self._turn = anyio.Lock()
         self._spool.mkdir(exist_ok=True)
         await anyio.to_thread.run_sync(_clear_up, self._spool, sessions_folder(self.home))
+        await anyio.to_thread.run_sync(clear_marks, self.home)
         self._release_hold()
+        self._in_the_log = self._found_in_the_log()
         try:
             yield
         finally:
@@ -112,12 +125,12 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         if not folder.adopted or folder.set_aside:
             return False
         if folder.needs_ends:
-            await self._write_ends(folder)
+            await anyio.to_thread.run_sync(folder.write_ends)
             return True
         if not folder.finished:
             await self._remove_event_files(folder)
-        if folder.finished and await anyio.to_thread.run_sync(folder.remove_folder):
-            del self._folders[folder.producer]
+        if folder.finished and not await anyio.to_thread.run_sync(folder.recording_folders):
+            await self._put_away(folder)
         return False
 
     async def _relay(self, folder: ProducerFolder) -> bool:
@@ -125,6 +138,7 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             batches = await anyio.to_thread.run_sync(folder.read)
             for batch in batches:
                 await self.relay(folder.producer, batch.first_nth, batch.events)
+                self._totals.add(batch.events)
         except (SpoolDamaged, Damaged, ValueError) as error:
             folder.set_aside = True
             reason = f"{error}; it is left where it is. Move it out of the spool, or restore it."
@@ -133,20 +147,18 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             return False
         return bool(batches)
 
-    async def _write_ends(self, folder: ProducerFolder) -> None:
-        known: set[str] = set()
-        if folder.has_open_work and folder.recording_folders():
-            async for record in self.read(RecordingStarted):
-                known.add(record.event.recording)
-        else:
-            known.update(path.name for path in folder.recording_folders())
-        await anyio.to_thread.run_sync(folder.write_ends, frozenset(known))
-
     async def _remove_event_files(self, folder: ProducerFolder) -> None:
-        files = folder.removable()
-        if files or (folder.adopted and not folder.has_open_work):
+        if folder.has_removable:
             await self.sync()
-            await anyio.to_thread.run_sync(folder.remove, files)
+            await anyio.to_thread.run_sync(folder.remove_files)
+
+    async def _put_away(self, folder: ProducerFolder) -> None:
+        """Remove the folder of a producer that has left nothing to do; its session remembers that there was one."""
+        session = sessions_folder(self.home) / session_of(folder.producer)
+        if session.is_dir():
+            await anyio.to_thread.run_sync(note_in_the_log, session)
+        await anyio.to_thread.run_sync(folder.remove_folder)
+        del self._folders[folder.producer]
 
     async def _end_sessions(self) -> bool:
         """Publish the end of each session whose owner has ended and whose producers are all collected."""
@@ -159,13 +171,41 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             self._find_folders()  # behind the look at the owner: all that the session will ever have are there by now
             if any(folder.producer.startswith(f"{session}-") for folder in self._unfinished()):
                 continue
-            event = await end_of(session, outcome, self.read(*TOLD_BY))
-            if event is not None:
-                await self.publish(event)
+            totals = await self._totals_of(session)
+            if totals is not None:
+                await self.publish(totals.end(session, outcome))
             await self.sync()
             await anyio.to_thread.run_sync(forget, path)
+            self._totals.forget(session)
             ended = True
         return ended
+
+    def _found_in_the_log(self) -> set[str]:
+        """The open sessions of which an earlier collector has, or may have, brought something to the log.
+
+        What the others come to is known without a look through a log of gigabytes: that a script's one recorder
+        process sees all of it is the rule.
+        """
+        silent = {session_of(path.name) for path in self._spool.iterdir() if not self.last_nth(path.name)}
+        heard = {session_of(path.name) for path in self._spool.iterdir() if self.last_nth(path.name)}
+        return {
+            path.name
+            for path in session_folders(self.home)
+            if path.name in heard or path.name not in silent or is_in_the_log(path)
+        }
+
+    async def _totals_of(self, session: str) -> Totals | None:
+        """What a session has come to; None where its end was said already."""
+        if session not in self._in_the_log:
+            return self._totals
+        totals = Totals()
+        async for record in self.read(*TOLD_BY):
+            if isinstance(record.event, SessionEnded):
+                if record.event.session == session:
+                    return None
+            else:
+                totals.add([record.event])
+        return totals
 
     def _release_hold(self) -> None:
         """Nobody watches the disk while no kernel runs: capture must not stay held by a kernel that is gone."""

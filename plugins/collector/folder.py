@@ -1,4 +1,8 @@
-"""One producer's folder: read its events in order, and remove what is no longer needed."""
+"""One producer's folder: read its events in order, and remove what is no longer needed.
+
+An event file that was read to its end is removed, though an episode or a recording that it speaks of may go on for
+days: what was open at its end stands in `collected.json`, from which the next collector goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from kernel.event import decode_batch
-from kernel.files import FileLock, acquire, sync_folder
+from kernel.files import FileLock, acquire, sync_folder, write_whole
 from plugins.collector.work import OpenWork, SealedFrames
+from plugins.events import RecordingStarted
 from plugins.recorder.frames import count_frames, seal_part
 from plugins.recorder.spool import append_batch, event_file, event_files, read_batches
 
@@ -25,6 +32,19 @@ class Batch(NamedTuple):
     events: list[Event]
 
 
+class Collected(msgspec.Struct, frozen=True):
+    """What `collected.json` says: these event files are in the log, and no longer needed."""
+
+    up_to: int = 0
+    """The number of the last one."""
+    next_nth: int = 1
+    """The count of the first event behind it."""
+    open: OpenWork = msgspec.field(default_factory=OpenWork)
+    """What was open at its end."""
+    begun: list[str] = []
+    """The recordings that have begun by then, and whose frames were still here."""
+
+
 class ProducerFolder:
     """What the collector knows of one producer. Everything here blocks, and belongs in a thread."""
 
@@ -32,18 +52,22 @@ class ProducerFolder:
         self.folder = folder
         self.producer = folder.name
         self.last_growth = time.monotonic()
-        self.next_nth = 1
         self.finished = False
         """The producer is dead or done, nothing it had open is open, and all of it was read."""
         self.set_aside = False
         """Its events cannot be read; nothing more is done with it."""
-        self._work = OpenWork()
+        collected = _read_collected(folder)
+        self.next_nth = collected.next_nth
+        self._work = collected.open
+        self._begun = set(collected.begun)
+        self._removed_up_to = collected.up_to
+        self._behind: bytes | None = None
+        """What `collected.json` is to say when what was read is in the log; None where that is nothing new."""
+        self._behind_up_to = collected.up_to
         self._lock: FileLock | None = None
         self._ends_written = False
         self._reading: Path | None = None
         self._offset = 0
-        self._open_in: dict[Path, set[str | tuple[int, int]]] = {}
-        """Files that were read, each with what was open while it was."""
 
     @property
     def adopted(self) -> bool:
@@ -53,7 +77,7 @@ class ProducerFolder:
     def grew(self) -> bool:
         """Whether there is something to read. Costs a call or two of the file system."""
         if self._reading is None:
-            return bool(event_files(self.folder))
+            return bool(self._files())
         try:
             grew = self._reading.stat().st_size > self._offset
         except FileNotFoundError:
@@ -63,11 +87,10 @@ class ProducerFolder:
     def read(self) -> list[Batch]:
         """The next batches; empty at the end. Raises `SpoolDamaged` where they cannot be what the producer wrote."""
         if self._reading is None:
-            files = event_files(self.folder)
+            files = self._files()
             if not files:
                 return []
-            self._begin(files[0])
-        assert self._reading is not None
+            self._reading, self._offset = files[0], 0
         following = event_file(self.folder, _number(self._reading) + 1)
         complete = self.adopted or following.exists()  # looked at before the read: nothing is then being written to it
         found = read_batches(self._reading, self._offset)
@@ -79,10 +102,15 @@ class ProducerFolder:
             self._offset = found.whole[-1].end_offset
             self.last_growth = time.monotonic()
         for batch in batches:
-            self._follow(batch)
+            for event in batch.events:
+                self._work.follow(event)
+                if isinstance(event, RecordingStarted):
+                    self._begun.add(event.recording)
+            self.next_nth = batch.first_nth + len(batch.events)
         if found.rest or not following.exists() or not complete:
             return batches
-        self._begin(following)
+        self._put_behind(_number(self._reading))
+        self._reading, self._offset = following, 0
         return batches or self.read()
 
     def adopt(self) -> bool:
@@ -91,27 +119,21 @@ class ProducerFolder:
             self._lock = acquire(self.folder / "lock")
         return self._lock is not None
 
-    def write_ends(self, known_recordings: frozenset[str]) -> bool:
+    def write_ends(self) -> bool:
         """Append what the producer would have said had it ended everything; False where nothing was open.
 
-        Its torn tail is cut first. `known_recordings` are those whose beginning is in the log: the folder of any
-        other that is not open here was never spoken of, and goes.
+        Its torn tail is cut first, and the folders of recordings go that it had no time to speak of.
         """
         self._ends_written = True
         if self._reading is not None and self._reading.stat().st_size > self._offset:
             os.truncate(self._reading, self._offset)
         for recording in self.recording_folders():
-            if recording.name not in known_recordings and recording.name not in self._work.recordings:
+            if recording.name not in self._begun:
                 _remove_folder(recording)
         ends = self._work.ends({name: _seal(self.folder / name) for name in self._work.recordings})
         if ends:
-            append_batch(self._reading or event_file(self.folder, 1), self.next_nth, ends)
+            append_batch(self._reading or event_file(self.folder, self._removed_up_to + 1), self.next_nth, ends)
         return bool(ends)
-
-    @property
-    def has_open_work(self) -> bool:
-        """Whether something that was begun has not ended."""
-        return bool(self._work)
 
     @property
     def needs_ends(self) -> bool:
@@ -122,30 +144,31 @@ class ProducerFolder:
         """The recordings whose frames are still here."""
         return [path for path in self.folder.iterdir() if path.is_dir()]
 
-    def removable(self) -> list[Path]:
-        """Event files that were read and in which nothing is open any more; the newest only of a dead producer."""
-        open_now = self._work.open_now()
-        done = [path for path, touched in self._open_in.items() if not touched & open_now]
-        if self.adopted and self._ends_written and not open_now:
-            return done
-        return [path for path in done if path != self._reading]
+    @property
+    def has_removable(self) -> bool:
+        """Whether there are event files that were read to their ends; the newest counts only of a dead producer."""
+        if self.adopted and self._ends_written and not self._work and not self.finished:
+            return True
+        return self._behind is not None
 
-    def remove(self, files: list[Path]) -> None:
-        """Remove event files whose events are on disk in the log."""
-        for path in files:
-            path.unlink(missing_ok=True)
-            del self._open_in[path]
-            if path == self._reading:
+    def remove_files(self) -> None:
+        """Remove the event files that were read to their ends, and whose events are on disk in the log."""
+        if self.adopted and self._ends_written and not self._work:
+            if self._reading is not None:
+                self._put_behind(_number(self._reading))
                 self._reading = None
-                self.finished = True
-        if self.adopted and self._ends_written and not self._open_in:
             self.finished = True
+        if self._behind is not None:
+            write_whole(self.folder / COLLECTED, self._behind, lasting=True)
+            self._behind = None
+        for path in event_files(self.folder):
+            if _number(path) <= self._behind_up_to:
+                path.unlink()
+        self._removed_up_to = self._behind_up_to
         sync_folder(self.folder)
 
-    def remove_folder(self) -> bool:
-        """Remove the whole folder, once nothing but the lock is left to need; False where recordings still wait."""
-        if self.recording_folders():
-            return False
+    def remove_folder(self) -> None:
+        """Remove the whole folder, once no recording waits in it any more."""
         assert self._lock is not None
         for path in self.folder.iterdir():
             if path.name != "lock":
@@ -153,25 +176,30 @@ class ProducerFolder:
         (self.folder / "lock").unlink()
         self.folder.rmdir()
         self._lock.release()
-        return True
 
     def release(self) -> None:
         """Give the lock up; the next collector adopts the folder anew."""
         if self._lock is not None:
             self._lock.release()
 
-    def _begin(self, path: Path) -> None:
-        self._reading = path
-        self._offset = 0
-        self._open_in[path] = set(self._work.open_now())
+    def _files(self) -> list[Path]:
+        return [path for path in event_files(self.folder) if _number(path) > self._removed_up_to]
 
-    def _follow(self, batch: Batch) -> None:
-        assert self._reading is not None
-        touched = self._open_in[self._reading]
-        for event in batch.events:
-            self._work.follow(event)
-        touched.update(self._work.open_now())
-        self.next_nth = batch.first_nth + len(batch.events)
+    def _put_behind(self, number: int) -> None:
+        """An event file was read to its end, and here is what is open there."""
+        self._begun = {name for name in self._begun if (self.folder / name).exists()}
+        self._behind_up_to = number
+        self._behind = msgspec.json.encode(Collected(number, self.next_nth, self._work, sorted(self._begun)))
+
+
+COLLECTED = "collected.json"
+
+
+def _read_collected(folder: Path) -> Collected:
+    try:
+        return msgspec.json.decode((folder / COLLECTED).read_bytes(), type=Collected)
+    except (FileNotFoundError, msgspec.DecodeError):  # a damaged one costs no event, but the ends of what was open
+        return Collected()
 
 
 class SpoolDamaged(Exception):

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from kernel.files import acquire
-from plugins.events import EpisodeEnded, RecordingSealed, SessionEnded, SessionStarted, WorkerEnded
-from plugins.recorder.sessions import read_owner, sessions_folder
+import msgspec
+
+from kernel.files import holder, write_whole
+from plugins.events import EpisodeEnded, RecordingSealed, SessionEnded, WorkerEnded
+from plugins.recorder.sessions import mark_ended, read_owner, sessions_folder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterable
     from pathlib import Path
     from typing import Literal
 
-    from kernel.event import Record
+    from kernel.event import Event
 
     Outcome = Literal["finished", "stopped", "failed", "lost"]
 
-TOLD_BY = (SessionStarted, SessionEnded, EpisodeEnded, RecordingSealed, WorkerEnded)
+TOLD_BY = (SessionEnded, EpisodeEnded, RecordingSealed, WorkerEnded)
 
 
 def session_folders(home: Path) -> list[Path]:
@@ -34,40 +37,88 @@ def outcome_of(folder: Path) -> Outcome | None:
     owner = read_owner(folder)
     if owner is not None and owner.outcome is not None:
         return owner.outcome
-    lock = acquire(folder / "lock")
-    if lock is None:
-        return None
-    lock.release()
-    return "lost"
+    return "lost" if holder(folder / "lock") is None else None
 
 
-async def end_of(session: str, outcome: Outcome, told: AsyncIterator[Record[object]]) -> SessionEnded | None:
-    """What to say of a session that is over, from what the log tells of it; None where it was said already."""
-    episodes: set[tuple[int, int]] = set()
-    steps = recordings = frames_dropped = steps_dropped = 0
-    async for record in told:
-        match record.event:
-            case SessionEnded(session=ended) if ended == session:
-                return None
-            case EpisodeEnded(session=of) as episode if of == session:
-                episodes.add((episode.worker, episode.episode))
-            case RecordingSealed(session=of) if of == session:
-                recordings += 1
-            case WorkerEnded(session=of) as worker if of == session:
-                steps += worker.steps
-                frames_dropped += worker.frames_dropped
-                steps_dropped += worker.steps_dropped
-    return SessionEnded(
-        session=session,
-        outcome=outcome,
-        episodes=len(episodes),
-        steps=steps,
-        recordings=recordings,
-        frames_dropped=frames_dropped,
-        steps_dropped=steps_dropped,
-    )
+class Total(msgspec.Struct):
+    """What one session has come to so far."""
+
+    episodes: int = 0
+    steps: int = 0
+    recordings: int = 0
+    frames_dropped: int = 0
+    steps_dropped: int = 0
+    last_ended: dict[int, int] = {}
+    """The last episode of each worker that has ended: each of its agents says so."""
+
+
+class Totals:
+    """What sessions have come to, as their events tell."""
+
+    def __init__(self) -> None:
+        self._of: defaultdict[str, Total] = defaultdict(Total)
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take events in, each worker's in their order."""
+        for event in events:
+            match event:
+                case EpisodeEnded():
+                    total = self._of[event.session]
+                    total.episodes += total.last_ended.get(event.worker) != event.episode
+                    total.last_ended[event.worker] = event.episode
+                case RecordingSealed():
+                    self._of[event.session].recordings += 1
+                case WorkerEnded():
+                    total = self._of[event.session]
+                    total.last_ended.pop(event.worker, None)
+                    total.steps += event.steps
+                    total.frames_dropped += event.frames_dropped
+                    total.steps_dropped += event.steps_dropped
+
+    def end(self, session: str, outcome: Outcome) -> SessionEnded:
+        """What to say of a session that is over."""
+        total = self._of.get(session, Total())
+        return SessionEnded(
+            session=session,
+            outcome=outcome,
+            episodes=total.episodes,
+            steps=total.steps,
+            recordings=total.recordings,
+            frames_dropped=total.frames_dropped,
+            steps_dropped=total.steps_dropped,
+        )
+
+    def forget(self, session: str) -> None:
+        """Its end was said."""
+        self._of.pop(session, None)
+
+
+def session_of(producer: str) -> str:
+    """The session that a producer's name tells."""
+    return producer.rpartition("-")[0]
+
+
+def note_in_the_log(folder: Path) -> None:
+    """Remember that something of a session is in the log, though the producer that said it has left no folder."""
+    write_whole(folder / IN_THE_LOG, b"", lasting=True)
+
+
+def is_in_the_log(folder: Path) -> bool:
+    """Whether that was noted."""
+    return (folder / IN_THE_LOG).exists()
+
+
+IN_THE_LOG = "in-the-log"
 
 
 def forget(folder: Path) -> None:
-    """Remove the folder of a session whose end is on disk in the log."""
-    shutil.rmtree(folder)
+    """Remove the folder of a session whose end is on disk in the log.
+
+    It is renamed first: a process of the script may try to put something into it until it is gone.
+    """
+    owner = read_owner(folder)
+    if owner is not None and owner.kind == "script":
+        mark_ended(folder)
+    leaving = folder.with_name(f".{folder.name}.leaving.tmp")
+    folder.rename(leaving)
+    shutil.rmtree(leaving)

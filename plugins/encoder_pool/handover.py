@@ -16,37 +16,40 @@ import msgspec
 from kernel.files import sync_folder, write_whole
 from plugins import catalogue
 from plugins.encoder_pool.ffmpeg import Video
-from plugins.events import RecordingSealed, VideoAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from plugins.encoder_pool.names import Names
+    from plugins.events import RecordingSealed
     from plugins.recorder.spool import RecordingPlan
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked video that waits, on disk, beside the place where it belongs."""
+    """A checked video and its thumbnail that wait, on disk, in the recording's folder in the spool."""
 
     video: Video
     file: Path
     sha256: str
     thumbnail: Path | None
+    beside: Path | None = None
+    """The video once more, under a hidden name beside its place, where that is on another file system."""
 
 
-def target_of(home: Path, folder: Path, plan: RecordingPlan) -> Path:
-    """Where the recording's video is to be."""
+def target_of(home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed | None) -> Path:
+    """Where the recording's video is to be, as far as that is known."""
     try:
         return home / (folder / "target").read_text()
     except FileNotFoundError:
-        return home / plan.path
+        return home / ((sealed.path if sealed is not None else "") or plan.path)
 
 
-def settle_target(home: Path, folder: Path, plan: RecordingPlan) -> Path:
+def settle_target(names: Names, home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed) -> Path:
     """Like `target_of`, but where a pinned video is in the way, choose a free name, and remember it after a kill."""
-    target = wanted = target_of(home, folder, plan)
+    target = wanted = target_of(home, folder, plan, sealed)
     number = 2
-    while any(entry.pinned for entry in displaced(home, target, plan.recording)) or (
-        target != wanted and target.exists()
+    while target.exists() and (
+        target != wanted or any(entry.pinned for entry in displaced(names, target, plan.recording))
     ):
         target = wanted.with_stem(f"{wanted.stem}-{number}")
         number += 1
@@ -55,33 +58,22 @@ def settle_target(home: Path, folder: Path, plan: RecordingPlan) -> Path:
     return target
 
 
-def displaced(home: Path, target: Path, recording: str) -> list[catalogue.Entry]:
-    """The entries of other recordings whose video has this place."""
-    if not target.exists():
-        return []
-    return [each for each in catalogue.read_all(home) if home / each.path == target and each.recording != recording]
+def displaced(names: Names, target: Path, recording: str) -> list[catalogue.Entry]:
+    """The entries of other recordings whose video has this place, or had it until a user removed the file."""
+    return [entry for entry in names.at(target) if entry.recording != recording]
 
 
-def bring_beside(file: Path, target: Path, recording: str) -> Path:
-    """Move a file, over file systems if need be, to a hidden name in the target's folder; on disk when this returns."""
+def bring_near(made: Made, target: Path, recording: str) -> Made:
+    """See to it that one rename puts the video into its place.
+
+    Its folder is made (again): a user may have removed it. Onto another file system the video is copied here.
+    """
     _make_folder(target.parent)
-    beside = target.with_name(f".{recording}.{secrets.token_hex(6)}.tmp")
-    try:
-        try:
-            file.replace(beside)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            shutil.copyfile(file, beside)
-        descriptor = os.open(beside, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    return beside
+    if not os.access(target.parent, os.W_OK | os.X_OK):  # said before another video gives way
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(target.parent))
+    if made.file.stat().st_dev == target.parent.stat().st_dev:
+        return made
+    return msgspec.structs.replace(made, beside=_copy_beside(made.file, target, recording))
 
 
 def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: RecordingSealed) -> catalogue.Entry:
@@ -89,9 +81,8 @@ def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: Rec
     thumbnail = None
     if made.thumbnail is not None:
         thumbnail = thumbnail_of(home, plan.recording)
-        made.thumbnail.replace(thumbnail)
-    made.file.replace(target)
-    sync_folder(target.parent)
+        _rename(made.thumbnail, thumbnail, plan.recording)
+    _rename(made.beside or made.file, target, plan.recording)
     entry = catalogue.Entry(
         recording=plan.recording,
         session=sealed.session,
@@ -116,6 +107,8 @@ def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: Rec
         keep=plan.keep,
         started=plan.started,
         available=time.time(),
+        training_step=sealed.training_step,
+        max_videos=plan.max_videos,
     )
     catalogue.write(home, entry)
     return entry
@@ -141,31 +134,6 @@ def withdraw(home: Path, entry: catalogue.Entry) -> None:
     catalogue.remove(home, entry.recording)
 
 
-def announcement(entry: catalogue.Entry) -> VideoAvailable:
-    """What is said of a video that stands and is catalogued."""
-    return VideoAvailable(
-        recording=entry.recording,
-        session=entry.session,
-        worker=entry.worker,
-        first_episode=entry.first_episode,
-        last_episode=entry.last_episode,
-        path=entry.path,
-        sha256=entry.sha256,
-        size_bytes=entry.identity.size_bytes,
-        frames=entry.frames,
-        fps=entry.fps,
-        width=entry.width,
-        height=entry.height,
-        codec=entry.codec,
-        seconds=entry.seconds,
-        thumbnail=entry.thumbnail,
-        kept_for=entry.kept_for,
-        complete=entry.complete,
-        incomplete_because=entry.incomplete_because,
-        total_reward=entry.total_reward,
-    )
-
-
 def size_of(home: Path, entry: catalogue.Entry) -> int:
     """Bytes of the video that was catalogued; 0 where it is gone, or is another file by now."""
     try:
@@ -176,14 +144,14 @@ def size_of(home: Path, entry: catalogue.Entry) -> int:
 
 def discard(made: Made) -> None:
     """Remove what was made and not placed."""
-    for file in (made.file, made.thumbnail):
+    for file in (made.file, made.beside, made.thumbnail):
         if file is not None:
             file.unlink(missing_ok=True)
 
 
-def remove_hidden(home: Path, folder: Path, plan: RecordingPlan) -> None:
+def remove_hidden(home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed | None) -> None:
     """Remove what a kill left of earlier attempts beside the places of a recording's video, thumbnail and entry."""
-    for parent in (target_of(home, folder, plan).parent, catalogue.folder(home)):
+    for parent in (target_of(home, folder, plan, sealed).parent, catalogue.folder(home)):
         for file in parent.glob(f".{plan.recording}.*"):
             file.unlink(missing_ok=True)
 
@@ -194,11 +162,46 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def _rename(file: Path, target: Path, recording: str) -> None:
+    """Rename a file that is on disk; its new name is on disk when this returns."""
+    _make_folder(target.parent)
+    try:
+        file.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # as mounted folders of one file system say it, too
+            raise
+        _copy_beside(file, target, recording).replace(target)
+    sync_folder(target.parent)
+
+
+def _copy_beside(file: Path, target: Path, recording: str) -> Path:
+    """Copy a file to a hidden name in the target's folder; the copy is on disk when this returns."""
+    beside = target.with_name(f".{recording}.{secrets.token_hex(6)}.tmp")
+    try:
+        shutil.copyfile(file, beside)
+        sync_file(beside)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    return beside
+
+
+def sync_file(file: Path) -> None:
+    """Return when the file's content is on disk."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _make_folder(folder: Path) -> None:
     """Make a folder and what is missing above it, to last."""
     for missing in reversed(list(_missing(folder))):
         missing.mkdir(exist_ok=True)
         sync_folder(missing.parent)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(folder))
 
 
 def _missing(folder: Path) -> Iterator[Path]:

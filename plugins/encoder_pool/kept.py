@@ -1,16 +1,21 @@
-"""Kept frames: the chunks of recordings that could not be encoded, in `home/failed`, within a bound."""
+"""What is kept of recordings that could not be encoded, in `home/failed`: why, and their chunks within a bound."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kernel.files import sync_folder
+from kernel.files import sync_folder, write_whole
+from plugins import catalogue
 from plugins.encoder_pool import jobs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+MOST_FOLDERS = 1000
+"""So many failed recordings are remembered, those whose frames had no place, too; the oldest make room."""
 
 
 def place_for(home: Path, folder: Path, bound_bytes: int) -> str | None:
@@ -18,27 +23,41 @@ def place_for(home: Path, folder: Path, bound_bytes: int) -> str | None:
     size = _size_of(folder)
     if size == 0 or size > bound_bytes:
         return None
-    return _kept(home, folder).relative_to(home).as_posix()
+    return catalogue.failed_folder(home, folder.name).relative_to(home).as_posix()
 
 
-def keep(home: Path, folder: Path, bound_bytes: int) -> None:
-    """Move a recording's folder to `home/failed`. The folders that were moved there first make room."""
+def keep(home: Path, folder: Path, bound_bytes: int, reason: str) -> None:
+    """Move a recording's folder to `home/failed`, with the reason. The folders that came there first make room."""
     jobs.remove_attempts(folder)
     jobs.remove_segments(folder)
-    place = _kept(home, folder)
-    place.parent.mkdir(exist_ok=True)
-    others = sorted(place.parent.iterdir(), key=lambda each: each.stat().st_mtime_ns)
-    sizes = {each: _size_of(each) for each in others}
-    room = bound_bytes - _size_of(folder)
-    while others and sum(sizes[each] for each in others) > room:
-        shutil.rmtree(others.pop(0))
+    place = catalogue.failed_folder(home, folder.name)
+    _make_room(place.parent, bound_bytes - _size_of(folder))
+    _write_reason(folder, reason)
     os.utime(folder)  # so that the oldest folder is the one that was moved first
     folder.replace(place)
     sync_folder(place.parent)
 
 
-def _kept(home: Path, folder: Path) -> Path:
-    return home / "failed" / folder.name
+def keep_nothing(home: Path, folder: Path, bound_bytes: int, reason: str) -> None:
+    """Remove a recording's folder; only the reason is kept, and stands before the folder is gone."""
+    place = catalogue.failed_folder(home, folder.name)
+    _make_room(place.parent, bound_bytes)
+    place.mkdir(exist_ok=True)
+    _write_reason(place, reason)
+    jobs.remove(home, folder)
+
+
+def _make_room(failed: Path, room_bytes: int) -> None:
+    failed.mkdir(exist_ok=True)
+    others = sorted(failed.iterdir(), key=lambda each: each.stat().st_mtime_ns)
+    sizes = {each: _size_of(each) for each in others}
+    while others and (sum(sizes[each] for each in others) > room_bytes or len(others) >= MOST_FOLDERS):
+        shutil.rmtree(others.pop(0))
+
+
+def _write_reason(folder: Path, reason: str) -> None:
+    with suppress(OSError):  # a full disk, say; it stands in the log, too
+        write_whole(folder / catalogue.FAILURE, reason.encode(), lasting=False)
 
 
 def _size_of(folder: Path) -> int:

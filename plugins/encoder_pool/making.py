@@ -49,8 +49,8 @@ def make_segment(order: Order, child: Child, chunk: int) -> None:
 
 
 def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.Made:
-    """Make the recording's video of its only chunk or of its segments; it waits beside its place when this returns."""
-    recording, folder = order.plan.recording, order.folder
+    """Make the recording's video of its only chunk or of its segments; it waits, on disk, when this returns."""
+    folder = order.folder
     with _attempt(folder, "video.mp4") as file, _attempt(folder, "thumbnail.jpg") as jpeg:
         if sealed.chunks == 1 and not jobs.standing_in(folder):
             thumbnail = (sealed.frames // 2, jpeg.name) if order.thumbnail else None
@@ -63,14 +63,12 @@ def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.
                 middle = (sealed.frames // 2 - 0.5) / order.plan.fps
                 arguments = ffmpeg.thumbnail_of(order.executable, file.name, middle, jpeg.name)
                 run(child, arguments, folder, None, stall_seconds=order.stall_seconds)
-        beside = handover.bring_beside(file, handover.target_of(order.home, folder, order.plan), recording)
+        ready = _ready(file)
         return handover.Made(
             video=video,
-            file=beside,
-            sha256=handover.sha256_of(beside),
-            thumbnail=handover.bring_beside(jpeg, handover.thumbnail_of(order.home, recording), recording)
-            if order.thumbnail
-            else None,
+            file=ready,
+            sha256=handover.sha256_of(ready),
+            thumbnail=_ready(jpeg) if order.thumbnail else None,
         )
 
 
@@ -143,6 +141,12 @@ def _check(order: Order, child: Child, file: Path, frames: int) -> ffmpeg.Video:
     if video.frames != frames:
         raise Failed(f"{frames} frames were captured, and the video holds {video.frames}")
     return video
+
+
+def _ready(file: Path) -> Path:
+    """Put a finished file on disk, under a name that outlives its attempt; the next start would remove it."""
+    handover.sync_file(file)
+    return file.replace(jobs.attempt_in(file.parent, f"ready{file.suffix}"))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from plugins.encoder_pool.cores import spare_cores
 from plugins.encoder_pool.feed import Child, Failed
 from plugins.encoder_pool.jobs import Failure, Job, Recording
 from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment, make_video
+from plugins.encoder_pool.names import Names
 from plugins.encoder_pool.options import EncoderPoolOptions
 from plugins.events import (
     ChunkSealed,
@@ -84,6 +85,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         self._changed = anyio.Event()
         self._found = anyio.Event()
         self._placing = anyio.Lock()
+        self._names = Names(self.home)
         self._limiter = anyio.CapacityLimiter(self.jobs + 2)
         yield
 
@@ -146,6 +148,11 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         await self.sync()
         await self._in_thread(jobs.remove, self.home, jobs.folder_of(self.home, event.recording))
 
+    @on(VideoPruned)
+    async def release_name(self, event: VideoPruned) -> None:
+        """Forget what place the video had."""
+        self._names.release(event.path, event.recording)
+
     # What is found at the start ----------------------------------------------------------------------------------
 
     async def _find(self) -> None:
@@ -156,23 +163,26 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         ends: dict[str, End] = {}
         seals: dict[str, RecordingSealed] = {}
         chunks: dict[str, dict[int, int]] = {name: {} for name in folders}
-        said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
-        said = self.read(*END, RecordingSealed, ChunkSealed)
-        async for record in said:
-            event = record.event
-            if event.recording not in folders:
-                continue
-            if isinstance(event, ChunkSealed):
-                chunks[event.recording][event.chunk] = event.frames
-            elif isinstance(event, RecordingSealed):
-                seals[event.recording] = event
-            else:
-                ends[event.recording] = event
+        # Of a producer that the log does not know, it does not know the recordings either: that of a script which has
+        # just started this kernel, as a rule, and the log may have gigabytes.
+        if any(self.last_nth(folder.parent.name) for folder in folders.values()):
+            said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
+            said = self.read(*END, RecordingSealed, ChunkSealed)
+            async for record in said:
+                event = record.event
+                if event.recording not in folders:
+                    continue
+                if isinstance(event, ChunkSealed):
+                    chunks[event.recording][event.chunk] = event.frames
+                elif isinstance(event, RecordingSealed):
+                    seals[event.recording] = event
+                else:
+                    ends[event.recording] = event
         await self.sync()
         for name, folder in folders.items():
-            plan = await self._in_thread(self._tidy, folder)
+            plan = await self._in_thread(self._tidy, folder, seals.get(name))
             if name in ends:
-                await self._in_thread(self._clean_up, folder, ends[name])
+                await self._clean_up(folder, ends[name])
             elif plan is not None:
                 recording = self._recordings[name] = Recording(
                     folder,
@@ -187,20 +197,22 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
             elif name in seals:
                 await self._fail_without_plan(seals[name])
 
-    def _tidy(self, folder: Path) -> RecordingPlan | None:
+    def _tidy(self, folder: Path, sealed: RecordingSealed | None) -> RecordingPlan | None:
         """Remove what attempts of an earlier life left, and read what the recording is to be."""
         jobs.remove_attempts(folder)
         plan = jobs.read_plan(folder)
         if plan is not None:
-            handover.remove_hidden(self.home, folder, plan)
+            handover.remove_hidden(self.home, folder, plan, sealed)
         return plan
 
-    def _clean_up(self, folder: Path, end: End) -> None:
-        """Do what was left to do when the end was said."""
-        if isinstance(end, VideoFailed) and end.frames_kept_in is not None:
-            kept.keep(self.home, folder, self.options.failed_bytes)
-        else:
-            jobs.remove(self.home, folder)
+    async def _clean_up(self, folder: Path, end: End) -> None:
+        """Do what was left to do when the end was said, and is on disk: from then on the folder may be missed."""
+        if not isinstance(end, VideoFailed):
+            await self._in_thread(jobs.remove, self.home, folder)
+            return
+        put_away = kept.keep_nothing if end.frames_kept_in is None else kept.keep
+        async with self._placing:  # each makes room for itself among those that are there
+            await self._in_thread(put_away, self.home, folder, self.options.failed_bytes, end.reason)
 
     def _known(self, name: str) -> Recording | None:
         """The recording, read from its folder where it is new; None where there is no folder."""
@@ -325,14 +337,14 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         elif recording.entry is None:
             recording.end = await self._make(recording, sealed)
         elif await self._in_thread(handover.stands, self.home, recording.entry):
-            recording.end = handover.announcement(recording.entry)
+            recording.end = catalogue.announcement(recording.entry)
             await self.publish(recording.end)
         else:
             await self._in_thread(handover.withdraw, self.home, recording.entry)
             recording.entry, recording.finishing = None, False
             return
         await self.sync()
-        await self._in_thread(self._clean_up, recording.folder, recording.end)
+        await self._clean_up(recording.folder, recording.end)
         del self._recordings[recording.plan.recording]
 
     async def _make(self, recording: Recording, sealed: RecordingSealed) -> VideoAvailable:
@@ -340,10 +352,12 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         made = await self._work(make_video, self._order(recording), sealed)
         try:
             async with self._placing:
-                target = await self._in_thread(handover.settle_target, self.home, folder, plan)
+                target = await self._in_thread(handover.settle_target, self._names, self.home, folder, plan, sealed)
+                made = await self._in_thread(handover.bring_near, made, target, plan.recording)
                 await self._displace(target, plan.recording)
                 entry = await self._in_thread(handover.place, self.home, target, made, plan, sealed)
-                available = handover.announcement(entry)
+                self._names.take(entry.path, entry.recording)
+                available = catalogue.announcement(entry)
                 await self.publish(available)
         finally:
             handover.discard(made)
@@ -351,7 +365,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
 
     async def _displace(self, target: Path, recording: str) -> None:
         """Announce that the video in the target's place goes, before it does."""
-        displaced = await self._in_thread(handover.displaced, self.home, target, recording)
+        displaced = await self._in_thread(handover.displaced, self._names, target, recording)
         if not displaced:
             return
         for entry in displaced:
@@ -386,7 +400,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         lost = f"{folder / 'recording.json'} is damaged" if folder.exists() else f"{folder} is gone"
         failed = await self._give_up(folder, sealed, Failure(f"{lost}, so nobody knows what the video is to be", 0))
         await self.sync()
-        await self._in_thread(self._clean_up, folder, failed)
+        await self._clean_up(folder, failed)
 
     def _order(self, recording: Recording) -> Order:
         options = self.options

@@ -1,7 +1,16 @@
-"""What the log says about retention, event by event: pins, wishes, and removals that were begun and not finished."""
+"""What the log says about retention, event by event: pins, wishes, and removals that were begun and not finished.
+
+home/pruner.json        what it came to at the last start, so that the next one reads on from there
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kernel.files import write_whole
+from kernel.log import last_seq
 from plugins.events import (
     CaptureHeld,
     PruneIntended,
@@ -11,6 +20,9 @@ from plugins.events import (
     VideoPruned,
     VideoUnpinned,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Retained = VideoAvailable | VideoPinned | VideoUnpinned | VideoDeleteAsked | PruneIntended | VideoPruned | CaptureHeld
 RETAINED: tuple[type[Retained], ...] = (
@@ -24,24 +36,23 @@ RETAINED: tuple[type[Retained], ...] = (
 )
 
 
-class History:
-    """The state that the events, noted in the log's order, lead to. To note an event again changes nothing.
+class History(msgspec.Struct):
+    """The state that the events, noted in the log's order, lead to. To note events again changes nothing.
 
     The order in the log decides between a pin and a removal: an intent that comes behind a pin is void, and so is
     one before it whose video still stands.
     """
 
-    def __init__(self) -> None:
-        self.available: set[str] = set()
-        self.pinned: dict[str, str] = {}
-        """By whom, for each pinned recording."""
-        self.unpinned: set[str] = set()
-        self.asked: dict[str, VideoDeleteAsked] = {}
-        """Wishes that were granted, and not yet acted on."""
-        self.intended: dict[str, PruneIntended] = {}
-        """Removals that are due."""
-        self.held = False
-        """New recordings were held back when the log last said."""
+    available: set[str] = set()
+    pinned: dict[str, str] = {}
+    """By whom, for each pinned recording."""
+    unpinned: set[str] = set()
+    asked: dict[str, VideoDeleteAsked] = {}
+    """Wishes that were granted, and not yet acted on."""
+    intended: dict[str, PruneIntended] = {}
+    """Removals that are due."""
+    held: bool = False
+    """New recordings were held back when the log last said."""
 
     def note(self, event: Retained) -> None:
         if isinstance(event, CaptureHeld):
@@ -71,3 +82,30 @@ class History:
             self.unpinned.discard(recording)
             self.asked.pop(recording, None)
             self.intended.pop(recording, None)
+
+
+class Remembered(msgspec.Struct):
+    """What `pruner.json` says."""
+
+    up_to: int = 0
+    """The seq up to which everything is noted."""
+    history: History = msgspec.field(default_factory=History)
+
+
+def recall(home: Path) -> Remembered:
+    """What was remembered; nothing where that is of another log than the home has now."""
+    try:
+        remembered = _decode((home / NAME).read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):
+        return Remembered()
+    return remembered if remembered.up_to <= last_seq(home) else Remembered()
+
+
+def remember(home: Path, up_to: int, history: History) -> None:
+    """Have the next start read on from here: a log of gigabytes takes its time."""
+    write_whole(home / NAME, msgspec.json.encode(Remembered(up_to, history)), lasting=False)
+
+
+NAME = "pruner.json"
+
+_decode = msgspec.json.Decoder(Remembered).decode

@@ -5,12 +5,13 @@
 The limits are looked at one after the other, each on what the ones before it left:
 
 1. `keep`: a video that was kept for a reason, and has none left: it is no longer among the N best (or worst).
-2. `max_age`: a video that became available too long ago.
-3. `max_videos_per_session`: more videos in a session than it may have. Pinned ones are not counted.
-4. `max_bytes`: more bytes in all videos than there may be. Pinned ones are counted.
+2. `max_videos`: a video that was recorded with this limit, and as many of its environment began after it.
+3. `max_age`: a video that became available too long ago.
+4. `max_videos_per_session`: more videos in a session than it may have. Pinned ones are not counted.
+5. `max_bytes`: more bytes in all videos than there may be. Pinned ones are counted.
 
-Within 3 and 4, videos without a reason go before those with one, where their session has any with a reason. Pinned
-videos never go.
+The first two are what the videos themselves ask for, whatever the policy says. Within 4 and 5, videos without a reason
+go before those with one, where their session has any with a reason. Pinned videos never go.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from plugins.catalogue import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from plugins.events import Keep
 
 DAY_SECONDS = 86_400.0
 
@@ -52,7 +55,7 @@ def displaced(entries: Iterable[Entry], policy: Policy, now: float, unfinished: 
     left = sorted((entry for entry in entries if entry.recording not in unfinished), key=_age)
     reasons = _reasons(left)
     removals: list[Removal] = []
-    for limit in (_without_reason, _too_old, _too_many, _too_large):
+    for limit in (_without_reason, _outnumbered, _too_old, _too_many, _too_large):
         beyond = list(limit(left, policy, now, reasons))
         gone = {removal.entry.recording for removal in beyond}
         left = [entry for entry in left if entry.recording not in gone]
@@ -70,6 +73,20 @@ def _without_reason(left: Sequence[Entry], _policy: Policy, _now: float, reasons
             reward = "not finite" if entry.total_reward is None else f"{entry.total_reward:g}"
             reason = f"its return is {reward}, and others of its session are {kinds} by now"
             yield Removal(entry=entry, policy="keep", reason=reason)
+
+
+def _outnumbered(left: Sequence[Entry], _policy: Policy, _now: float, _reasons: Reasons) -> Iterator[Removal]:
+    environments: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
+    for entry in left:
+        if not entry.pinned:
+            environments[entry.session, entry.worker].append(entry)
+    for videos in environments.values():
+        # By beginning: of two that were encoded side by side, the older one may have been ready last.
+        videos.sort(key=lambda entry: (entry.started, entry.recording))
+        for newer, entry in zip(reversed(range(len(videos))), videos, strict=True):
+            if 0 < entry.max_videos <= newer:
+                reason = f"{newer} videos of its environment are newer, and {entry.max_videos} in all are to stay"
+                yield Removal(entry=entry, policy="max_videos", reason=reason)
 
 
 def _too_old(left: Sequence[Entry], policy: Policy, now: float, _reasons: Reasons) -> Iterator[Removal]:
@@ -127,12 +144,13 @@ class Reasons(NamedTuple):
 def _reasons(entries: Sequence[Entry]) -> Reasons:
     """The reasons that stand.
 
-    A worker keeps its own best N; of these, the session's best N keep the reason. Equal returns: the older stays.
+    A worker keeps its own best N; of these, the best N of those that can be compared keep the reason: videos of one
+    session, environment, policy and folder. Equal returns: the older stays.
     """
     reasons = Reasons(set(), set())
+    best = _places([entry for entry in entries if "best" in entry.kept_for], sign=-1)
+    worst = _places([entry for entry in entries if "worst" in entry.kept_for], sign=1)
     for session in _by_session(entries).values():
-        best = _ranks([entry for entry in session if "best" in entry.kept_for], sign=-1)
-        worst = _ranks([entry for entry in session if "worst" in entry.kept_for], sign=1)
         kept = {entry.recording for entry in session if _has_reason(entry, best, worst)}
         reasons.kept.update(kept)
         if kept:
@@ -149,14 +167,22 @@ def _has_reason(entry: Entry, best: dict[str, int], worst: dict[str, int]) -> bo
     )
 
 
-def _ranks(entries: Sequence[Entry], sign: int) -> dict[str, int]:
-    """Places by return, from 0; a return that is not finite comes last."""
+def _places(entries: Sequence[Entry], sign: int) -> dict[str, int]:
+    """Each video's place by return, from 0, among those that it is compared with. Parts of an episode share theirs."""
+    compared: defaultdict[tuple[str, str, Keep, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        compared[entry.session, entry.env_id, entry.keep, entry.path.rpartition("/")[0]].append(entry)
 
     def place(entry: Entry) -> tuple[bool, float, float, str]:
-        total_reward = entry.total_reward
+        total_reward = entry.total_reward  # one that is not finite comes last
         return (total_reward is None, sign * (total_reward or 0.0), *_age(entry))
 
-    return {entry.recording: rank for rank, entry in enumerate(sorted(entries, key=place))}
+    places: dict[str, int] = {}
+    for group in compared.values():
+        episodes: dict[tuple[int, int], int] = {}
+        for entry in sorted(group, key=place):
+            places[entry.recording] = episodes.setdefault((entry.worker, entry.first_episode), len(episodes))
+    return places
 
 
 # Order -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 
 from kernel.event import Event
+from kernel.log import last_seq
 from kernel.plugin import Options, Plugin, on
 from plugins import catalogue
 from plugins.events import (
@@ -27,7 +28,7 @@ from plugins.events import (
     VideoPruned,
     VideoUnpinned,
 )
-from plugins.pruner.history import RETAINED, History
+from plugins.pruner.history import RETAINED, History, recall, remember
 from plugins.pruner.plan import DAY_SECONDS, Policy, displaced
 from plugins.pruner.removal import remove, remove_empty_folder, unfinished
 
@@ -88,7 +89,6 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        self._history = History()
         self._entries: dict[str, Entry] = {}
         """The finished videos, by recording, without those whose removal is intended."""
         self._leaving: dict[str, Entry] = {}
@@ -97,8 +97,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         """Sessions that lost a video, and whose folder may be empty by now."""
         self._outside: set[Path] = set()
         """Folders of videos outside of the home."""
-        async for record in self.read(*RETAINED):
-            self._history.note(record.event)
+        self._history = await self._heard()
         await self._review()
         for intent in list(self._history.intended.values()):
             self._leave(intent.recording)
@@ -108,6 +107,15 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
                 await self._grant(wish)
         await self._prune()
         yield
+
+    async def _heard(self) -> History:
+        """What the log says up to now."""
+        remembered = await anyio.to_thread.run_sync(recall, self.home)
+        history, end = remembered.history, await anyio.to_thread.run_sync(last_seq, self.home)
+        async for record in self.read(*RETAINED, after=remembered.up_to):
+            history.note(record.event)
+        await anyio.to_thread.run_sync(remember, self.home, end, history)
+        return history
 
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:

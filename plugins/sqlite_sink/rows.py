@@ -4,6 +4,9 @@ A batch runs the statements in the order of `WRITES`, each for all of its events
 the log is kept only within a statement. That gives the same tables however the log is cut into batches, because
 the statements stand in the order of a life (started, sealed, available, pruned), because a life has each but once,
 and because what is derived (`video_path`) is derived from tables alone, at the end.
+
+Which episodes a recording shows is told by the steps that it shows, by the episodes' ends, and by its own beginning;
+`shown_episodes` has each such pair once. Most steps tell nothing new and stay away from here: see `Shown`.
 """
 
 # ruff: noqa: S608 - the statements are put together from our own column names; values are always bound
@@ -17,6 +20,7 @@ import msgspec
 from plugins.events import (
     EpisodeEnded,
     EpisodeStarted,
+    FrameSizeChanged,
     RecordingDiscarded,
     RecordingSealed,
     RecordingStarted,
@@ -185,6 +189,7 @@ def _episode_started(record: Record[EpisodeStarted]) -> Row:
         _json(event.observation),
         _json(event.info),
         _json(event.nonfinite) if event.nonfinite else None,
+        event.training_step,
     )
 
 
@@ -212,18 +217,19 @@ def _episode_ended(record: Record[EpisodeEnded]) -> Row:
         event.recording,
         event.time or _time(record),
         _json(event.nonfinite) if event.nonfinite else None,
+        event.training_step,
     )
 
 
 _FROM_START = (
     "env_id, seed, evaluation, captured, capture, recording, first_frame, started, "
-    "reset_observation, reset_info, reset_nonfinite"
+    "reset_observation, reset_info, reset_nonfinite, training_step"
 )
 
 # A start names no agent. Its row is agent_0's, and each other agent's end takes a copy.
 _EPISODE_STARTED = f"""
     INSERT INTO episodes (session, worker, episode, agent, {_FROM_START})
-    VALUES (?, ?, ?, 'agent_0', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES (?, ?, ?, 'agent_0', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET {", ".join(f"{column} = excluded.{column}" for column in _FROM_START.split(", "))}
     """
 _EPISODE_OF_AGENT = f"""
@@ -234,14 +240,15 @@ _EPISODE_OF_AGENT = f"""
     """
 _EPISODE_ENDED = """
     INSERT INTO episodes (session, worker, episode, agent, env_id, outcome, total_reward, steps, success, seconds,
-                          env_steps, evaluation, recording, ended, nonfinite)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                          env_steps, evaluation, recording, ended, nonfinite, training_step)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET
         env_id = excluded.env_id, outcome = excluded.outcome, total_reward = excluded.total_reward,
         steps = excluded.steps, success = excluded.success, seconds = excluded.seconds,
         env_steps = excluded.env_steps, evaluation = excluded.evaluation,
         recording = coalesce(recording, excluded.recording),
-        ended = excluded.ended, nonfinite = excluded.nonfinite
+        ended = excluded.ended, nonfinite = excluded.nonfinite,
+        training_step = coalesce(excluded.training_step, training_step)
     """
 _EPISODE_OF_NOBODY = """
     DELETE FROM episodes
@@ -265,8 +272,13 @@ def _recording_started(record: Record[RecordingStarted]) -> Row:
         event.fps,
         event.width,
         event.height,
+        event.frames_wanted,
         _time(record),
     )
+
+
+def _continued(record: Record[FrameSizeChanged]) -> Row:
+    return (record.event.continued_as, record.event.recording)
 
 
 def _recording_sealed(record: Record[RecordingSealed]) -> Row:
@@ -285,6 +297,8 @@ def _recording_sealed(record: Record[RecordingSealed]) -> Row:
         event.incomplete_because,
         event.total_reward,
         _json(event.kept_for),
+        event.path or None,
+        event.training_step,
         _time(record),
     )
 
@@ -322,6 +336,7 @@ def _available(record: Record[VideoAvailable]) -> Row:
         event.complete,
         event.incomplete_because,
         event.total_reward,
+        event.training_step,
         _time(record),
     )
 
@@ -359,48 +374,104 @@ def _pruned(record: Record[VideoPruned]) -> Row:
     )
 
 
-def _recording(record: Record[EpisodeEnded | VideoAvailable | VideoPruned]) -> Row | None:
-    recording = record.event.recording
-    return None if recording is None else (recording,)
+def _recording(record: Record[VideoAvailable | VideoPruned]) -> Row:
+    return (record.event.recording,)
 
 
 def _upsert_video(state: str, columns: str) -> str:
-    """Insert a recording that was not heard of, or say more of one that was."""
+    """Insert a recording that was not heard of, or say more of one that was. A null says nothing."""
     names = columns.split(", ")
-    updates = ", ".join(f"{name} = excluded.{name}" for name in ("state", *names))
+    updates = ", ".join(f"{name} = coalesce(excluded.{name}, {name})" for name in names)
     return f"""
         INSERT INTO videos (state, id, recording, {columns}) VALUES ('{state}', {", ".join("?" * (len(names) + 2))})
-        ON CONFLICT (recording) DO UPDATE SET {updates}
+        ON CONFLICT (recording) DO UPDATE SET state = excluded.state, {updates}
         """
 
 
+_CONTINUED = "UPDATE videos SET continued_as = ? WHERE recording = ?"
+_PIN = "UPDATE videos SET pinned = ?, pinned_by = ? WHERE recording = ?"
+
+
+# What episodes and steps show ------------------------------------------------------------------------------------
+
+
+def _shown(record: Record[EpisodeEnded | RecordingStarted]) -> Row | None:
+    event = record.event
+    return None if event.recording is None else (event.recording, event.session, event.worker, event.episode)
+
+
+def _step_shown(record: Record[StepRecorded]) -> Row:
+    event = record.event
+    return (event.recording, event.session, event.worker, event.episode, record.seq)
+
+
+def _episode(record: Record[EpisodeEnded | StepRecorded]) -> Row | None:
+    event = record.event
+    if event.recording is None and isinstance(event, EpisodeEnded):
+        return None
+    return (event.session, event.worker, event.episode)
+
+
+_SHOWN = "INSERT OR IGNORE INTO shown_episodes (recording, session, worker, episode) VALUES (?, ?, ?, ?)"
+
+# Of steps, these two see only those that `Shown` does not know, and the first of an episode in each recording.
+_STEP_PLACED = """
+    UPDATE steps SET video_id = (
+        SELECT id FROM videos WHERE recording = coalesce(?1, (
+            SELECT recording FROM episodes
+            WHERE session = ?2 AND worker = ?3 AND episode = ?4 AND captured IS NOT NULL LIMIT 1
+        ))
+    )
+    WHERE seq = ?5 AND video_id IS NULL
+    """
+_STEP_SHOWN = """
+    INSERT OR IGNORE INTO shown_episodes (recording, session, worker, episode)
+    SELECT coalesce(?1, (SELECT recording FROM videos WHERE id = (SELECT video_id FROM steps WHERE seq = ?5))),
+           ?2, ?3, ?4
+    """
+
 # A step whose recording began before the log does learns its video here; one whose picture was lost loses its frame.
+# The bound on seq keeps to the recording's own stretch of an episode that may have lasted for days before it.
 _STEPS_SEALED = """
     UPDATE steps SET
-        video_id = CASE WHEN frame < ?2 THEN (SELECT id FROM videos WHERE recording = ?1) END,
+        video_id = CASE WHEN frame < ?2 THEN shown.id END,
         frame = CASE WHEN frame < ?2 THEN frame END
-    WHERE session_id = (SELECT id FROM sessions WHERE session = ?3) AND worker = ?4 AND episode BETWEEN ?5 AND ?6
-    AND frame IS NOT NULL
-    AND (video_id IS NULL OR (frame >= ?2 AND video_id = (SELECT id FROM videos WHERE recording = ?1)))
+    FROM (
+        SELECT videos.id, CASE WHEN videos.started IS NULL THEN 0 ELSE videos.id END AS first_seq,
+               sessions.id AS session_id, shown_episodes.worker, shown_episodes.episode
+        FROM videos JOIN shown_episodes USING (recording) JOIN sessions ON sessions.session = shown_episodes.session
+        WHERE videos.recording = ?1
+    ) AS shown
+    WHERE steps.session_id = shown.session_id AND steps.worker = shown.worker AND steps.episode = shown.episode
+    AND steps.seq >= shown.first_seq AND frame IS NOT NULL
+    AND (video_id IS NULL OR (frame >= ?2 AND video_id = shown.id))
     """
 _EPISODES_SEALED = """
     UPDATE episodes SET first_frame = NULL
-    WHERE session = ?3 AND worker = ?4 AND episode BETWEEN ?5 AND ?6 AND recording = ?1 AND first_frame >= ?2
+    FROM (
+        SELECT session, worker, episode FROM shown_episodes WHERE recording = ?1
+        UNION
+        SELECT session, worker, episode FROM episodes WHERE session = ?3 AND worker = ?4 AND episode BETWEEN ?5 AND ?6
+    ) AS shown
+    WHERE episodes.session = shown.session AND episodes.worker = shown.worker AND episodes.episode = shown.episode
+    AND recording = ?1 AND first_frame >= ?2
     """
-_PIN = "UPDATE videos SET pinned = ?, pinned_by = ? WHERE recording = ?"
 
-# An episode's video is the last begun of those that stand and show it.
-_VIDEO_PATH = """
+# An episode's video is the first begun of those that stand and show some of it.
+_FIRST_STANDING = """
     UPDATE episodes SET video_path = (
-        SELECT path FROM videos
-        WHERE videos.session = episodes.session AND videos.worker = episodes.worker
-        AND first_episode <= episodes.episode AND last_episode >= episodes.episode AND state = 'available'
-        ORDER BY first_episode DESC, id DESC LIMIT 1
+        SELECT path FROM shown_episodes JOIN videos USING (recording)
+        WHERE shown_episodes.session = episodes.session AND shown_episodes.worker = episodes.worker
+        AND shown_episodes.episode = episodes.episode AND state = 'available'
+        ORDER BY id LIMIT 1
     )
-    FROM (SELECT session, worker, first_episode, last_episode FROM videos WHERE recording = ?) AS shown
-    WHERE episodes.session = shown.session AND episodes.worker = shown.worker
-    AND episodes.episode BETWEEN shown.first_episode AND shown.last_episode
     """
+_VIDEO_PATHS = f"""
+    {_FIRST_STANDING}
+    FROM (SELECT session, worker, episode FROM shown_episodes WHERE recording = ?) AS shown
+    WHERE episodes.session = shown.session AND episodes.worker = shown.worker AND episodes.episode = shown.episode
+    """
+_VIDEO_PATH = f"{_FIRST_STANDING} WHERE session = ? AND worker = ? AND episode = ?"
 
 
 WRITES = (
@@ -443,19 +514,25 @@ WRITES = (
     Write((EpisodeEnded,), _EPISODE_OF_NOBODY, _named_agent),
     Write(
         (RecordingStarted,),
-        _upsert_video("recording", "session, worker, first_episode, env_id, path, fps, width, height, started"),
+        _upsert_video(
+            "recording", "session, worker, first_episode, env_id, path, fps, width, height, frames_wanted, started"
+        ),
         _recording_started,
     ),
+    Write((EpisodeEnded, RecordingStarted), _SHOWN, _shown),
+    Write((StepRecorded,), _STEP_PLACED, _step_shown),
+    Write((StepRecorded,), _STEP_SHOWN, _step_shown),
     Write(
         (RecordingSealed,),
         _upsert_video(
             "sealed",
             "session, worker, first_episode, last_episode, chunks, frames, frames_dropped, complete, "
-            "incomplete_because, total_reward, kept_for, sealed",
+            "incomplete_because, total_reward, kept_for, path, training_step, sealed",
         ),
         _recording_sealed,
     ),
-    Write((RecordingSealed,), _STEPS_SEALED, _seal),
+    Write((FrameSizeChanged,), _CONTINUED, _continued),
+    Write((RecordingSealed,), _STEPS_SEALED, lambda record: _seal(record)[:2]),
     Write((RecordingSealed,), _EPISODES_SEALED, _seal),
     Write((RecordingDiscarded,), _upsert_video("discarded", "session, reason, ended"), _discarded),
     Write(
@@ -463,14 +540,15 @@ WRITES = (
         _upsert_video(
             "available",
             "session, worker, first_episode, last_episode, path, sha256, size_bytes, frames, fps, width, height, "
-            "codec, seconds, thumbnail, kept_for, complete, incomplete_because, total_reward, available",
+            "codec, seconds, thumbnail, kept_for, complete, incomplete_because, total_reward, training_step, available",
         ),
         _available,
     ),
     Write((VideoFailed,), _upsert_video("failed", "session, attempts, reason, frames_kept_in, ended"), _failed),
     Write((VideoPinned, VideoUnpinned), _PIN, _pin),
     Write((VideoPruned,), _upsert_video("pruned", "session, path, policy, reason, asked_by, ended"), _pruned),
-    Write((EpisodeEnded, VideoAvailable, VideoPruned), _VIDEO_PATH, _recording),
+    Write((VideoAvailable, VideoPruned), _VIDEO_PATHS, _recording),
+    Write((EpisodeEnded, StepRecorded), _VIDEO_PATH, _episode),
 )
 
 WRITES_OF = {

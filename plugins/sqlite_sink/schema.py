@@ -166,7 +166,31 @@ TABLES: Migration = (
     "CREATE INDEX videos_of_worker ON videos (session, worker, first_episode)",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (TABLES,)
+SCRIPTS: Migration = (
+    "ALTER TABLE episodes ADD COLUMN training_step INTEGER",  # the training's own count, at its end, where it was told
+    "ALTER TABLE videos ADD COLUMN training_step INTEGER",  # the same, when the recording began
+    "ALTER TABLE videos ADD COLUMN frames_wanted INTEGER",  # null: one whole episode, or until somebody stopped it
+    "ALTER TABLE videos ADD COLUMN continued_as TEXT",  # the recording that goes on with pictures of another size
+    # A recording may span episodes, begin in the midst of one, and show those of several workers.
+    """
+    CREATE TABLE shown_episodes (
+        recording TEXT NOT NULL,      -- which shows some of the episode; videos has what became of it
+        session TEXT NOT NULL,
+        worker INTEGER NOT NULL,      -- of the episode, as is all that follows
+        episode INTEGER NOT NULL,
+        PRIMARY KEY (recording, session, worker, episode)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX recordings_of_episode ON shown_episodes (session, worker, episode)",
+    """
+    INSERT INTO shown_episodes
+    SELECT recording, session, worker, episode FROM episodes WHERE recording IS NOT NULL
+    UNION
+    SELECT recording, session, worker, first_episode FROM videos WHERE started IS NOT NULL
+    """,
+)
+
+MIGRATIONS: tuple[Migration, ...] = (TABLES, SCRIPTS)
 """Entry i leads from version i to version i + 1. Published entries are never changed, only followed."""
 
 VIEWS = {
@@ -177,17 +201,18 @@ VIEWS = {
                    CASE WHEN e.recording = v.recording THEN e.first_frame END,
                    (SELECT min(s.frame - s.frames + 1) FROM steps s
                     WHERE s.session_id = (SELECT id FROM sessions x WHERE x.session = e.session)
-                    AND s.worker = e.worker AND s.episode = e.episode AND s.video_id = v.id)
+                    AND s.worker = e.worker AND s.episode = e.episode AND s.seq >= v.first_seq AND s.video_id = v.id)
                ) AS first_frame,
                coalesce(
                    (SELECT max(s.frame) FROM steps s
                     WHERE s.session_id = (SELECT id FROM sessions x WHERE x.session = e.session)
-                    AND s.worker = e.worker AND s.episode = e.episode AND s.video_id = v.id),
+                    AND s.worker = e.worker AND s.episode = e.episode AND s.seq >= v.first_seq AND s.video_id = v.id),
                    CASE WHEN e.recording = v.recording THEN e.first_frame END
-               ) AS last_frame
-        FROM videos v
-        JOIN episodes e ON e.session = v.session AND e.worker = v.worker
-             AND e.episode BETWEEN v.first_episode AND v.last_episode
+               ) AS last_frame,
+               e.training_step
+        FROM (SELECT *, CASE WHEN started IS NULL THEN 0 ELSE id END AS first_seq FROM videos) v
+        JOIN shown_episodes shown ON shown.recording = v.recording
+        JOIN episodes e ON e.session = shown.session AND e.worker = shown.worker AND e.episode = shown.episode
         WHERE v.state = 'available'
         """,
     "step_media_time": """

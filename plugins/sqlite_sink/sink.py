@@ -12,10 +12,12 @@ import aiosqlite
 import anyio
 import msgspec
 
+from kernel.files import on_network
 from kernel.plugin import Options, Plugin, Refused, on_batch
-from plugins.events import RecordingStarted, SessionEnded, StepRecorded
+from plugins.events import StepRecorded
 from plugins.sqlite_sink.rows import INSERT_SESSION, WRITES, WRITES_OF, Row, insert_steps, step_row
 from plugins.sqlite_sink.schema import OLDEST_SQLITE, prepare, refuse_header
+from plugins.sqlite_sink.shown import Shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,7 +72,12 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
         except (OSError, sqlite3.OperationalError) as error:
             raise Refused(f"{self._file}: cannot be opened: {error}. Set another `path`.") from None
         try:
+            shared = on_network(self._file) is not None
+            if shared:
+                await _keep_to_itself(self._connection)
             await prepare(self._connection, self._file, home_id)
+            if shared:
+                await _give_up_wal(self._connection)
             await self._load()
             yield
         finally:
@@ -83,7 +90,7 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
         assert found is not None
         return int(found[0])
 
-    @on_batch(StepRecorded, *WRITES_OF, size=4000, within=0.25)
+    @on_batch(*WRITES_OF, size=4000, within=0.25)
     async def write(self, records: list[Record[Any]]) -> None:
         """Write the rows of these events and the cursor, once the log itself is on disk.
 
@@ -108,38 +115,30 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
         return self.home / self.options.path
 
     async def _load(self) -> None:
-        """What rows refer to by number: each session's id, and the last recording begun by each worker."""
+        """What rows refer to by number: each session's id; the videos that steps show are known as they begin."""
         async with self._connection.execute("SELECT session, id FROM sessions") as rows:
             self._session_ids: dict[str, int] = {session: number async for session, number in rows}
-        query = """
-            SELECT session, worker, max(videos.id) FROM videos JOIN sessions USING (session)
-            WHERE sessions.ended IS NULL AND videos.started IS NOT NULL GROUP BY session, worker
-            """
-        async with self._connection.execute(query) as rows:
-            self._video_ids: dict[tuple[str, int], int] = {
-                (session, worker): video async for session, worker, video in rows
-            }
+        self._shown = Shown()
         self._new_sessions: list[Row] = []
 
     def _rows(self, records: list[Record[Any]]) -> tuple[list[Row], list[list[Row]]]:
         """The rows of `steps`, and for each of `WRITES` its rows."""
         steps: list[Row] = []
         groups: list[list[Row]] = [[] for _ in WRITES]
-        session_ids, video_ids = self._session_ids, self._video_ids
+        session_ids, shown = self._session_ids, self._shown
         for record in records:
             event: Event = record.event
             if type(event) is StepRecorded:
                 session_id = session_ids.get(event.session) or self._new_session(event.session)
-                video_id = None if event.frame is None else video_ids.get((event.session, event.worker))
+                video_id, is_news = (None, False) if event.frame is None else shown.place(event)
                 steps.append(step_row(record, session_id, video_id))
-                continue
-            session = getattr(event, "session", None)
-            if session is not None and session not in session_ids:
-                self._new_session(session)
-            if type(event) is RecordingStarted:
-                video_ids[event.session, event.worker] = record.seq
-            elif type(event) is SessionEnded:
-                self._video_ids = video_ids = {key: video for key, video in video_ids.items() if key[0] != session}
+                if not is_news:
+                    continue
+            else:
+                session = getattr(event, "session", None)
+                if session is not None and session not in session_ids:
+                    self._new_session(session)
+                shown.follow(record)
             for index in WRITES_OF.get(type(event), ()):
                 row = WRITES[index].row(record)
                 if row is not None:
@@ -162,6 +161,19 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
 
 class _Home(msgspec.Struct):
     id: str
+
+
+async def _keep_to_itself(connection: aiosqlite.Connection) -> None:
+    """Have no file in shared memory beside the database, which a network file system cannot offer."""
+    await connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+
+
+async def _give_up_wal(connection: aiosqlite.Connection) -> None:
+    """Keep an ordinary journal, and let others read between two batches again."""
+    await connection.execute("PRAGMA journal_mode = DELETE")
+    await connection.execute("PRAGMA synchronous = FULL")  # an ordinary journal needs it to survive a power loss
+    await connection.execute("PRAGMA locking_mode = NORMAL")
+    await connection.execute("SELECT 1 FROM cursor")  # the next access lets the lock go
 
 
 async def _close(connection: aiosqlite.Connection) -> None:

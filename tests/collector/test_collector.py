@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,13 +34,14 @@ from plugins.events import (
     WorkerStarted,
 )
 from plugins.recorder.frames import ChunkReader
-from plugins.recorder.sessions import open_session
+from plugins.recorder.sessions import claim_worker, join_session, open_session
 from plugins.recorder.spool import Control, Producer, append_batch, event_file, event_files, spool_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kernel.event import Event
+    from kernel.testing import RunningKernel
 
 pytestmark = pytest.mark.anyio
 
@@ -191,7 +193,8 @@ async def test_a_batch_that_is_rotten_sets_its_producer_aside_and_the_others_go_
     assert event_file(folder, 1).read_bytes() == content
 
 
-async def test_an_event_file_stays_until_every_episode_in_it_has_ended(home: Path) -> None:
+async def test_event_files_go_while_an_episode_that_began_in_them_goes_on(home: Path) -> None:
+    """It may go on for days; what is needed to end it in a killed producer's name is remembered."""
     folder = dead_producer(home, [started(), episode_started(0)])
     append_batch(event_file(folder, 2), 3, [step(0, 1)])
     append_batch(event_file(folder, 3), 4, [step(0, 2)])
@@ -200,14 +203,85 @@ async def test_an_event_file_stays_until_every_episode_in_it_has_ended(home: Pat
     async with running(home, COLLECTOR) as kernel:
         await until(lambda: len(kernel.records(StepRecorded)) == 2)
         await kernel.settle()
-        assert [path.name for path in event_files(folder)] == [event_file(folder, n).name for n in (1, 2, 3)]
-        append_batch(event_file(folder, 3), 5, [episode_ended(0, 2)])
-        append_batch(event_file(folder, 4), 6, [episode_started(1)])
-        await until(lambda: len(kernel.records(EpisodeStarted)) == 2)
-        await until(lambda: not event_file(folder, 2).exists())
+        assert event_files(folder) == [event_file(folder, 3)]
+        append_batch(event_file(folder, 4), 5, [step(0, 3)])
+        await until(lambda: event_files(folder) == [event_file(folder, 4)])
+    lock.release()
+    async with running(home, COLLECTOR) as kernel:
         await kernel.settle()
-        # The worker that began in the first file is open, but is no episode: nothing of it is needed to end it.
-        assert [path.name for path in event_files(folder)] == [event_file(folder, 4).name]
+        (ended,) = kernel.records(EpisodeEnded)
+        (worker,) = kernel.records(WorkerEnded)
+        mine = [record.nth for record in kernel.records() if record.source == folder.name]
+    assert (ended.event.outcome, ended.event.steps, ended.event.total_reward) == ("aborted", 3, 4.5)
+    assert (worker.event.outcome, worker.event.steps) == ("lost", 3)
+    assert mine == list(range(1, 8))
+    assert not folder.exists()
+
+
+def a_life() -> list[Event]:
+    """A producer's events up to its kill: an episode that ended, and one that did not."""
+    return [started(), episode_started(0), step(0, 1), episode_ended(0, 1), episode_started(1), step(1, 1), step(1, 2)]
+
+
+async def test_collectors_that_are_killed_anywhere_end_a_producers_work_alike(home: Path) -> None:
+    """Each event in a file of its own, and a kill before each removal of a file, and behind each half of one."""
+    whole = dead_producer(home, a_life())
+    async with running(home, COLLECTOR) as kernel:
+        await kernel.settle()
+        expected = [record.event for record in kernel.records() if record.source == whole.name]
+    assert not whole.exists()
+    for interrupted in ("write_whole", "unlink"):
+        torn = home.with_name(f"torn-{interrupted}")
+        folder = dead_producer(torn)
+        lock = acquire(folder / "lock")
+        assert lock is not None
+        for number, event in enumerate(a_life(), 1):
+            append_batch(event_file(folder, number), number, [event])
+            run = subprocess.run([sys.executable, "-c", DYING_COLLECTOR, str(torn), interrupted], check=False)
+            assert run.returncode in {0, -signal.SIGKILL}
+            assert (run.returncode == 0) == (number == 1)  # the first file is not removed before there is a second
+        lock.release()
+        async with running(torn, COLLECTOR) as kernel:
+            await kernel.settle()
+            mine = [record for record in kernel.records() if record.source == folder.name]
+        assert [record.event for record in mine] == expected
+        assert [record.nth for record in mine] == list(range(1, len(expected) + 1))
+        assert not folder.exists()
+
+
+DYING_COLLECTOR = """
+import os, signal, sys
+from pathlib import Path
+import anyio
+from kernel.testing import running
+from plugins.collector import Collector, CollectorOptions, folder
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main(home: Path, interrupted: str) -> None:
+    if interrupted == "write_whole":
+        folder.write_whole = die
+    else:
+        Path.unlink = die
+    async with running(home, {"collector": (Collector, CollectorOptions(silent_seconds=0.05))}) as kernel:
+        await kernel.settle()
+        os._exit(0)
+
+anyio.run(main, Path(sys.argv[1]), sys.argv[2])
+"""
+
+
+async def test_what_is_kept_of_a_producer_does_not_grow_with_what_it_said(home: Path) -> None:
+    folder = dead_producer(home, [started(), episode_started(0)])
+    lock = acquire(folder / "lock")
+    assert lock is not None
+    async with running(home, COLLECTOR) as kernel:
+        for number in range(2, 40):
+            append_batch(event_file(folder, number), number + 1, [step(0, number)])
+            await kernel.settle()
+            assert len(event_files(folder)) == 1
+        assert (folder / "collected.json").stat().st_size < 2000
     lock.release()
 
 
@@ -302,6 +376,133 @@ async def test_a_session_ends_when_its_owner_said_so_and_every_producer_is_colle
         await until(lambda: kernel.records(SessionEnded))
         (ended,) = kernel.records(SessionEnded)
     assert (ended.event.outcome, ended.event.steps, ended.event.frames_dropped) == ("finished", 7, 2)
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from plugins.events import WorkerEnded, WorkerStarted
+from plugins.recorder.spool import Producer
+home, worker, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+producer = Producer(home, "s")
+producer.say(WorkerStarted(session="s", worker=worker, pid=1, env_id="Env-v0"))
+if steps:
+    producer.say(WorkerEnded(session="s", worker=worker, outcome="finished", steps=steps))
+assert producer.flush()
+print("said", flush=True)
+sys.stdin.readline()
+producer.close()
+"""
+OWNER = """
+import sys
+from pathlib import Path
+from plugins.recorder.sessions import claim_worker, open_session
+session = open_session(Path(sys.argv[1]), "s", "script")
+assert [claim_worker(Path(sys.argv[1]), "s") for _ in range(3)] == [0, 1, 2]
+print("said", flush=True)
+sys.stdin.readline()
+"""
+
+
+def process(code: str, *arguments: object) -> subprocess.Popen[str]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "said\n"
+    return child
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_scripts_session_is_lost_with_its_owner_and_ends_behind_its_last_child(
+    home: Path, *, restart: bool
+) -> None:
+    """One child ends before a collector is killed, one is killed with the owner, and one goes on for a while."""
+    home.mkdir()
+    owner = process(OWNER, home)
+    early, killed, late = process(CHILD, home, 0, 10), process(CHILD, home, 1, 0), process(CHILD, home, 2, 30)
+    early.communicate("\n")
+    async with running(home, COLLECTOR) as kernel:
+        await until(lambda: len(list(spool_folder(home).iterdir())) == 2)
+        if not restart:
+            await children_leave(kernel, home, owner, killed, late)
+    if restart:
+        async with running(home, COLLECTOR) as kernel:
+            await children_leave(kernel, home, owner, killed, late)
+    async with running(home, COLLECTOR) as kernel:
+        await kernel.settle()
+        (ended,) = kernel.records(SessionEnded)
+        workers = kernel.records(WorkerEnded)
+    assert (ended.event.outcome, ended.event.steps) == ("lost", 40)
+    assert sorted((each.event.worker, each.event.outcome) for each in workers) == [
+        (0, "finished"),
+        (1, "lost"),
+        (2, "finished"),
+    ]
+    assert all(each.seq < ended.seq for each in workers)
+    assert not [path for path in (home / "sessions").iterdir() if not path.name.endswith(".ended")]
+
+
+async def children_leave(
+    kernel: RunningKernel, home: Path, owner: subprocess.Popen[str], *children: subprocess.Popen[str]
+) -> None:
+    killed, late = children
+    for each in (owner, killed):
+        each.kill()
+        each.communicate()
+    await until(lambda: any(each.event.outcome == "lost" for each in kernel.records(WorkerEnded)))
+    await anyio.sleep(0.5)
+    assert not kernel.records(SessionEnded)  # a child lives
+    late.communicate("\n")
+    await until(lambda: kernel.records(SessionEnded))
+
+
+async def test_a_session_that_began_after_the_collector_costs_no_look_at_the_log(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log may have gigabytes, and nobody wants to wait for them at the end of each script."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the log was read")
+
+    monkeypatch.setattr(Collector, "read", refuse)
+    early = open_session(home, "s", "script")
+    dead_producer(home, [started(), episode_started(0), *(step(0, number) for number in range(1, 4))])
+    async with running(home, COLLECTOR) as kernel:
+        late = open_session(home, "t", "script")
+        producer = Producer(home, "t")
+        agents = [msgspec.structs.replace(episode_ended(4, 5), session="t", agent=agent) for agent in ("a", "b")]
+        for event in (*agents, msgspec.structs.replace(episode_ended(5, 5), session="t")):
+            producer.say(event)
+        producer.say(WorkerEnded(session="t", worker=0, outcome="finished", steps=10, steps_dropped=3))
+        producer.close()
+        early.end("finished")
+        late.end("failed")
+        await kernel.settle()
+        await until(lambda: len(kernel.records(SessionEnded)) == 2)
+        first, second = sorted((each.event for each in kernel.records(SessionEnded)), key=lambda each: each.session)
+    assert (first.outcome, first.episodes, first.steps) == ("finished", 1, 3)
+    assert (second.outcome, second.episodes, second.steps, second.steps_dropped) == ("failed", 2, 10, 3)
+
+
+async def test_the_folder_of_a_session_goes_though_a_child_puts_something_into_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session(home, "s", "script")
+    rmtree = shutil.rmtree
+
+    def rmtree_with_a_late_child(folder: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            claim_worker(home, "s")
+        rmtree(folder)
+
+    async with running(home, COLLECTOR) as kernel:
+        monkeypatch.setattr("plugins.collector.sessions.shutil.rmtree", rmtree_with_a_late_child)
+        session.end("finished")
+        await until(lambda: not (home / "sessions" / "s").exists())
+        await kernel.settle()
+        assert len(kernel.records(SessionEnded)) == 1
+    assert join_session(home, "s")[0] == "s.2"  # its name is not used again
 
 
 async def test_a_session_whose_end_was_logged_before_a_crash_does_not_end_twice(home: Path) -> None:

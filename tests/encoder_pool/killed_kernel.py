@@ -13,7 +13,7 @@ import msgspec
 
 from plugins.encoder_pool import EncoderPoolOptions
 from plugins.events import ChunkSealed, RecordingSealed
-from tests.encoder_pool.pools import encoding
+from tests.encoder_pool.pools import encoding, say
 
 
 async def main(home: Path) -> None:
@@ -23,7 +23,7 @@ async def main(home: Path) -> None:
         logged = [record.event for record in kernel.records(ChunkSealed, RecordingSealed)]
         for event in said:
             if event not in logged:
-                await kernel.publish(event)
+                await say(kernel, event)
         await kernel.settle()
         print("settled", flush=True)  # noqa: T201 - the test waits for it
 

@@ -11,7 +11,7 @@ import anyio
 from kernel.testing import running
 from plugins.encoder_pool import EncoderPool, EncoderPoolOptions
 from plugins.events import VideoAvailable, VideoFailed
-from tests.encoder_pool.films import FFMPEG, decode, shown
+from tests.encoder_pool.films import FFMPEG, PRODUCER, decode, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -37,13 +37,18 @@ async def encoding(
 async def log(home: Path, *events: Event) -> None:
     """Put events into the home's log while no encoder pool is there."""
     async with running(home, {}) as kernel:
-        await kernel.publish(*events)
+        await say(kernel, *events)
+
+
+async def say(kernel: RunningKernel, *events: Event) -> None:
+    """Publish what the producer of the films says, as a collector does."""
+    await kernel.relay(PRODUCER, kernel.kernel.bus.log.last_nth(PRODUCER) + 1, events)
 
 
 async def made(home: Path, film: Film, options: EncoderPoolOptions | None = None) -> VideoAvailable:
     """Let a kernel make the video of this one recording."""
     async with encoding(home, options) as kernel:
-        await kernel.publish(*film.events)
+        await say(kernel, *film.events)
         await kernel.settle()
         return [record.event for record in kernel.records(VideoAvailable)][-1]
 
@@ -51,7 +56,7 @@ async def made(home: Path, film: Film, options: EncoderPoolOptions | None = None
 async def failure(home: Path, film: Film, options: EncoderPoolOptions | None = None) -> VideoFailed:
     """Let a kernel fail at this one recording, once."""
     async with encoding(home, options) as kernel:
-        await kernel.publish(*film.events)
+        await say(kernel, *film.events)
         await kernel.settle()
         assert not kernel.records(VideoAvailable)
         (failed,) = (record.event for record in kernel.records(VideoFailed))

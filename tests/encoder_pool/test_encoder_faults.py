@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,14 +13,26 @@ import numpy as np
 import psutil
 import pytest
 
+from plugins import catalogue
 from plugins.encoder_pool import EncoderPoolOptions
 from plugins.events import RecordingDiscarded, RecordingSealed, VideoAvailable, VideoFailed
 from plugins.recorder.frames import ChunkReader
 from tests.encoder_pool.films import SESSION, film
-from tests.encoder_pool.pools import encoding, failure, files_of, in_the_place_of_ffmpeg, indices, lines_of, made, until
+from tests.encoder_pool.pools import (
+    encoding,
+    failure,
+    files_of,
+    in_the_place_of_ffmpeg,
+    indices,
+    lines_of,
+    log,
+    made,
+    say,
+    until,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from tests.encoder_pool.films import Picture
 
@@ -52,7 +65,7 @@ def noise(index: int, width: int, height: int) -> Picture:
 async def test_a_stopped_ffmpeg_is_killed_and_its_chunk_tried_again(home: Path) -> None:
     one = film(home, 300, size=(320, 240), picture=noise)
     async with encoding(home, EncoderPoolOptions(stall_seconds=1)) as kernel:
-        await kernel.publish(*one.events)
+        await say(kernel, *one.events)
         await until(ffmpegs)
         (first,) = ffmpegs()
         first.send_signal(signal.SIGSTOP)
@@ -69,7 +82,7 @@ async def test_memory_stays_flat_while_an_ffmpeg_hangs(home: Path) -> None:
     one = film(home, 150, size=(640, 480), picture=lambda index, *size: noise(index % 2, *size))
     async with encoding(home, EncoderPoolOptions(stall_seconds=1.5, jobs=1), drain_seconds=0) as kernel:
         before = psutil.Process().memory_info().rss
-        await kernel.publish(*one.events)
+        await say(kernel, *one.events)
         await until(ffmpegs)
         (first,) = ffmpegs()
         first.send_signal(signal.SIGSTOP)
@@ -138,14 +151,14 @@ async def test_a_damaged_chunk_fails_its_recording_and_no_other(home: Path) -> N
     content[len(content) // 2] ^= 0xFF
     chunk.write_bytes(content)
     async with encoding(home, EncoderPoolOptions(jobs=1)) as kernel:
-        await kernel.publish(*bad.events, *good.events)
+        await say(kernel, *bad.events, *good.events)
         await kernel.settle()
         (failed,) = (record.event for record in kernel.records(VideoFailed))
         (available,) = (record.event for record in kernel.records(VideoAvailable))
     assert (failed.recording, failed.attempts) == (bad.recording, 1)
     assert "00001.chunk: damaged at byte" in failed.reason
     kept = {file.name for file in (home / "failed" / bad.recording).iterdir()}
-    assert kept == {"00000.chunk", "00001.chunk", "recording.json", "encoding.json"}
+    assert kept == {"00000.chunk", "00001.chunk", "recording.json", "encoding.json", "failure.txt"}
     assert available.recording == good.recording
 
 
@@ -165,12 +178,12 @@ async def test_a_recording_whose_folder_vanished_has_failed(home: Path) -> None:
     early, late = film(home, 700, number=0), film(home, 700, number=1)
     async with encoding(home) as kernel:
         shutil.rmtree(early.folder)
-        await kernel.publish(*early.events)
+        await say(kernel, *early.events)
         await kernel.settle()
-        await kernel.publish(*late.chunks)
+        await say(kernel, *late.chunks)
         await kernel.settle()
         shutil.rmtree(late.folder)
-        await kernel.publish(late.sealed)
+        await say(kernel, late.sealed)
         await kernel.settle()
         failed = [record.event for record in kernel.records(VideoFailed)]
         assert not kernel.records(VideoAvailable)
@@ -191,11 +204,11 @@ async def test_what_fails_while_the_recording_goes_on_is_said_at_its_end(
     in_the_place_of_ffmpeg(tmp_path, monkeypatch, "exit 1")
     one = film(home, 1100)
     async with encoding(home) as kernel:
-        await kernel.publish(*one.chunks)
+        await say(kernel, *one.chunks)
         await kernel.settle()
         assert one.folder.exists()
         assert not kernel.records(VideoFailed)
-        await kernel.publish(one.sealed)
+        await say(kernel, one.sealed)
         await kernel.settle()
         assert len(kernel.records(VideoFailed)) == 1
 
@@ -210,11 +223,66 @@ async def test_the_frames_of_failed_recordings_are_kept_within_a_bound(
     options = EncoderPoolOptions(failed_bytes=3 * size + size // 2, attempts=1, jobs=1)
     async with encoding(home, options) as kernel:
         for one in [*films, large]:
-            await kernel.publish(*one.events)
+            await say(kernel, *one.events)
             await kernel.settle()
         failed = [record.event for record in kernel.records(VideoFailed)]
     assert [each.frames_kept_in for each in failed] == [*(f"failed/{one.recording}" for one in films), None]
-    assert sorted(each.name for each in (home / "failed").iterdir()) == [one.recording for one in films[1:]]
+    kept = sorted(file.parent.name for file in (home / "failed").glob("*/*.chunk"))
+    assert kept == [one.recording for one in films[1:]]
+    assert catalogue.failure_of(home, large.recording) == failed[-1].reason
+    assert catalogue.failure_of(home, films[0].recording) is None  # it made room
+
+
+@pytest.mark.parametrize("failed_bytes", [1 << 30, 0])
+@pytest.mark.parametrize("restart", [False, True])
+async def test_when_a_failed_recordings_folder_is_gone_its_end_is_on_disk_and_the_reason_stands(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, failed_bytes: int, restart: bool
+) -> None:
+    """This is how a script that waits for its video learns of it, without reading the log."""
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "echo out of luck >&2; exit 1")
+    one = film(home, 20)
+    seen: list[tuple[str | None, int]] = []
+
+    def watched(move: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def move_and_look(self: Path, target: Path) -> Path:
+            moved = move(self, target)
+            if self == one.folder:
+                seen.append((catalogue.failure_of(home, one.recording), kernel.kernel.bus.synced_seq))
+            return moved
+
+        return move_and_look
+
+    options = EncoderPoolOptions(attempts=1, failed_bytes=failed_bytes)
+    if restart:  # said, and killed before the frames were put away
+        place = f"failed/{one.recording}" if failed_bytes else None
+        reason = "ffmpeg ended with exit code 1: out of luck"
+        failed = VideoFailed(recording=one.recording, session=SESSION, attempts=1, reason=reason, frames_kept_in=place)
+        await log(home, *one.events, failed)
+    monkeypatch.setattr(Path, "rename", watched(Path.rename))
+    monkeypatch.setattr(Path, "replace", watched(Path.replace))
+    async with encoding(home, options) as kernel:
+        if not restart:
+            await say(kernel, *one.events)
+        await kernel.settle()
+        (said,) = kernel.records(VideoFailed)
+    ((reason_then, synced),) = seen
+    assert reason_then == said.event.reason == "ffmpeg ended with exit code 1: out of luck"
+    assert synced >= said.seq
+    assert not one.folder.exists()
+    assert (home / "failed" / one.recording / "00000.chunk").exists() is bool(failed_bytes)
+
+
+async def test_no_more_failures_are_remembered_than_a_thousand(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugins.encoder_pool.kept.MOST_FOLDERS", 3)
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "exit 1")
+    films = [film(home, 5, number=number) for number in range(5)]
+    async with encoding(home, EncoderPoolOptions(failed_bytes=0, attempts=1, jobs=1)) as kernel:
+        for one in films:
+            await say(kernel, *one.events)
+            await kernel.settle()
+    assert sorted(each.name for each in (home / "failed").iterdir()) == [one.recording for one in films[2:]]
 
 
 async def test_a_full_disk_is_waited_for_and_costs_no_attempt(
@@ -225,7 +293,7 @@ async def test_a_full_disk_is_waited_for_and_costs_no_attempt(
     (tmp_path / "not-quite-ffmpeg.full").touch()
     one = film(home, 20)
     async with encoding(home) as kernel:
-        await kernel.publish(*one.events)
+        await say(kernel, *one.events)
         await until(lambda: len(lines_of(runs)) > 5)
         assert kernel.plugins["encoder"].pending() == "1 video to encode (the disk is full)"
         (tmp_path / "not-quite-ffmpeg.full").unlink()
@@ -247,7 +315,7 @@ async def test_a_stop_that_waits_no_longer_leaves_nothing_running(
     in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
     one = film(home, 1100)
     async with encoding(home, EncoderPoolOptions(stall_seconds=40), drain_seconds=0.3) as kernel:
-        await kernel.publish(*one.events)
+        await say(kernel, *one.events)
         await until(sleeping)
         kernel.kernel.stop()
         await until(lambda: not sleeping())
@@ -267,9 +335,9 @@ async def test_a_recording_that_is_discarded_while_it_is_encoded_is_called_off(
     in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
     one = film(home, 2000)
     async with encoding(home, EncoderPoolOptions(stall_seconds=40)) as kernel:
-        await kernel.publish(*one.chunks)
+        await say(kernel, *one.chunks)
         await until(sleeping)
-        await kernel.publish(RecordingDiscarded(recording=one.recording, session=SESSION, why="not kept"))
+        await say(kernel, RecordingDiscarded(recording=one.recording, session=SESSION, why="not kept"))
         await until(lambda: not sleeping())
         await kernel.settle()
         assert not kernel.records(VideoAvailable, VideoFailed)

@@ -14,13 +14,24 @@ import psutil
 import pytest
 
 from plugins import catalogue
-from plugins.encoder_pool import handover, jobs
+from plugins.encoder_pool import EncoderPool, handover, jobs
 from plugins.encoder_pool.feed import Child
 from plugins.encoder_pool.ffmpeg import Encoding, find
 from plugins.encoder_pool.making import Order, make_segment, make_video
+from plugins.encoder_pool.names import Names
 from plugins.events import RecordingDiscarded, VideoAvailable, VideoFailed
 from tests.encoder_pool.films import SESSION, film
-from tests.encoder_pool.pools import encoding, files_of, in_the_place_of_ffmpeg, indices, lines_of, log, made, qualities
+from tests.encoder_pool.pools import (
+    encoding,
+    files_of,
+    in_the_place_of_ffmpeg,
+    indices,
+    lines_of,
+    log,
+    made,
+    qualities,
+    say,
+)
 
 if TYPE_CHECKING:
     from tests.encoder_pool.films import Film
@@ -89,7 +100,7 @@ async def test_a_video_that_stands_and_was_not_announced_is_announced(home: Path
     async with encoding(home) as kernel:
         await kernel.settle()
         (available,) = (record.event for record in kernel.records(VideoAvailable))
-    assert available == handover.announcement(entry)
+    assert available == catalogue.announcement(entry)
     assert catalogue.identify(home / entry.path) == identity  # not encoded again
     assert not files_of(home / "spool")
 
@@ -111,7 +122,7 @@ async def test_an_announced_video_is_only_cleaned_up_behind(
     runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, 'exec "$FFMPEG" "$@"')
     one = film(home, 20)
     entry = _placed(home, one)
-    await log(home, *one.events, handover.announcement(entry))
+    await log(home, *one.events, catalogue.announcement(entry))
     before = lines_of(runs)
     async with encoding(home) as kernel:
         await kernel.settle()
@@ -165,6 +176,18 @@ async def test_what_killed_attempts_left_is_removed(home: Path) -> None:
     assert not gone.exists()
 
 
+async def test_what_a_kill_left_beside_a_video_that_was_named_at_its_end_is_removed(home: Path, tmp_path: Path) -> None:
+    one = film(home, 20)
+    video = tmp_path / "mine" / "step-0-to-step-200.mp4"
+    await log(home, *one.chunks, msgspec.structs.replace(one.sealed, path=str(video)))
+    video.parent.mkdir()
+    video.with_name(f".{one.recording}.0123456789ab.tmp").write_bytes(b"half")
+    async with encoding(home) as kernel:
+        await kernel.settle()
+        assert len(kernel.records(VideoAvailable)) == 1
+    assert files_of(video.parent) == {video}
+
+
 async def test_segments_that_stand_are_not_encoded_again_and_set_the_settings(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +223,7 @@ async def test_a_free_name_chosen_before_a_kill_is_not_chosen_twice(home: Path) 
     assert entry is not None
     catalogue.write(home, msgspec.structs.replace(entry, pinned=True))
     await log(home, *new.events)
-    chosen = handover.settle_target(home, new.folder, new.plan)
+    chosen = handover.settle_target(Names(home), home, new.folder, new.plan, new.sealed)
     chosen.write_bytes(b"placed, but not catalogued, when the kernel was killed")
     async with encoding(home) as kernel:
         await kernel.settle()
@@ -219,7 +242,24 @@ async def test_a_recording_that_was_not_sealed_waits_for_the_collector(home: Pat
         assert not left.exists()
         assert not kernel.records(VideoAvailable)
         assert jobs.standing_in(one.folder) == {0}
-        await kernel.publish(one.sealed)
+        await say(kernel, one.sealed)
+        await kernel.settle()
+        assert len(kernel.records(VideoAvailable)) == 1
+
+
+async def test_a_log_that_cannot_know_the_recordings_is_not_searched_for_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script has just begun, and the log of earlier ones may have gigabytes."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the log was read")
+
+    one = film(home, 20)
+    monkeypatch.setattr(EncoderPool, "read", refuse)
+    async with encoding(home) as kernel:
+        await kernel.settle()
+        await say(kernel, *one.events)
         await kernel.settle()
         assert len(kernel.records(VideoAvailable)) == 1
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 import os
 import pty
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+import msgspec
 import pytest
+from rich.console import Console
 
 from kernel.testing import running
 from plugins.events import (
@@ -28,7 +31,7 @@ from plugins.events import (
     VideoFailed,
     WorkerEnded,
 )
-from plugins.progress import Mean, Progress, ProgressOptions, View, in_words, summary
+from plugins.progress import Mean, Progress, ProgressOptions, View, bars, in_words, summary
 
 if TYPE_CHECKING:
     from kernel.event import Event
@@ -138,6 +141,28 @@ def test_a_mean_and_its_deviation_are_those_of_the_values() -> None:
         mean.add(value)
     assert math.isclose(mean.mean, statistics.fmean(values))
     assert math.isclose(mean.deviation, statistics.pstdev(values), rel_tol=1e-6)
+
+
+def test_a_script_beside_the_run_has_a_line_and_a_summary_without_an_end_to_count_to() -> None:
+    script = SessionStarted(
+        session="s1",
+        kind="script",
+        env_id="CartPole-v1",
+        label="train.py",
+        configuration={"video_folder": "videos", "episode_trigger": "cubic", "episodes": "as many as it takes"},
+    )
+    video = msgspec.structs.replace(available("r0"), path="/mine/videos/rl-video-episode-0.mp4")
+    view = view_of(
+        script, begun(0, captured=True), ended(0, 10.0), sealed("r0"), begun(1), ended(1, 20.0), probe(600), now=100.0
+    )
+    line = in_words(view.tallies["s1"], now=100.0)
+    assert line == "CartPole-v1: 2 episodes, 600 steps/s, 1 captured, 1 encoding, 0 videos"
+    console = Console(file=io.StringIO(), width=200)
+    console.print(bars(view))
+    assert "2 episodes" in console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
+    view.take_in(video, 101.0)
+    assert text_of(view).splitlines()[0] == "CartPole-v1 · train.py · session s1 goes on"
+    assert "    /mine/videos/rl-video-episode-0.mp4" in text_of(view).splitlines()
 
 
 def test_a_line_says_how_many_episodes_of_how_many_and_what_becomes_of_the_captured_ones() -> None:

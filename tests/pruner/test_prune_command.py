@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def fill(home: Path, count: int) -> None:
+def fill(home: Path, count: int, max_videos: int = 0) -> None:
     """A home with a log, and so many videos of one session."""
     Log(home).close()
     (home / "videos").mkdir()
@@ -49,6 +49,7 @@ def fill(home: Path, count: int) -> None:
                 keep=Keep(),
                 started=float(number),
                 available=float(number),
+                max_videos=max_videos,
             ),
         )
 
@@ -64,6 +65,14 @@ def test_a_dry_run_lists_what_would_go_and_removes_nothing(home: Path, capsys: p
         "s-0000\tvideos/0.mp4\t10\tmax_videos_per_session\tits session has 4 videos without a pin, and 3 is the limit"
     ]
     assert len(standing(home)) == 4
+
+
+def test_a_dry_run_lists_what_the_videos_themselves_ask_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(home, 3, max_videos=2)
+    assert prune(home, dry_run=True, max_videos_per_session=0) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "s-0000\tvideos/0.mp4\t10\tmax_videos\t2 videos of its environment are newer, and 2 in all are to stay"
+    ]
 
 
 def test_without_dry_run_what_it_lists_is_removed_and_logged(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

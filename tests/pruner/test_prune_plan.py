@@ -153,6 +153,49 @@ def test_the_old_go(entries: list[Entry], days: float, expected: list[int]) -> N
     assert gone(entries, max_age_seconds=days * DAY_SECONDS) == expected
 
 
+def own(number: int, *, of: int = 2, **fields: Any) -> Entry:
+    """A video that was recorded with `max_videos`."""
+    return video(number, max_videos=of, **fields)
+
+
+OWN = {
+    "as many as may stay": ([own(1), own(2)], []),
+    "one too many": ([own(1), own(2), own(3)], [1]),
+    "the newest stay": ([own(number, of=1) for number in (3, 1, 4, 2)], [1, 2, 3]),
+    "no limit of its own": ([*videos(1, 2), own(3)], []),
+    "those without a limit count": ([own(1), *videos(2, 3)], [1]),
+    "by beginning, not by completion": ([own(1, of=1, available=9.0), own(2, of=1, available=5.0)], [1]),
+    "equal beginning: by name": ([own(2, of=1, started=1.0), own(1, of=1, started=1.0)], [1]),
+    "each worker for itself": ([own(1, of=1), own(2, of=1, worker=1)], []),
+    "each session for itself": ([own(1, of=1), own(2, of=1, session="b")], []),
+    "pinned are neither counted nor removed": ([own(1, pinned=True), own(2), own(3, pinned=True), own(4)], []),
+    "what keep removes is not counted": ([own(1, of=1), best(2, 1.0, of=1, max_videos=1), best(0, 9.0, of=1)], [2]),
+    "kept for a reason, too": ([best(number, 1.0, of=9, max_videos=1) for number in (1, 2)], [1]),
+}
+
+
+@pytest.mark.parametrize(("entries", "expected"), OWN.values(), ids=OWN)
+def test_the_oldest_beyond_their_own_limit_go(entries: list[Entry], expected: list[int]) -> None:
+    removals = displaced(entries, Policy(max_videos_per_session=0), NOW)
+    assert sorted(int(removal.entry.recording[1:]) for removal in removals) == expected
+    assert {removal.policy for removal in removals} <= {"max_videos", "keep"}
+
+
+def test_without_limits_nothing_goes_but_what_the_videos_themselves_ask_for() -> None:
+    entries = [
+        *videos(*range(200)),
+        *[own(300 + number, session="script", of=3) for number in range(5)],
+        *[best(400 + number, float(number), of=3, session="chosen") for number in range(5)],
+    ]
+    removals = displaced(entries, Policy(max_videos_per_session=0), NOW)
+    assert [(removal.entry.recording, removal.policy, removal.reason) for removal in removals] == [
+        ("v400", "keep", "its return is 0, and others of its session are the 3 best by now"),
+        ("v401", "keep", "its return is 1, and others of its session are the 3 best by now"),
+        ("v300", "max_videos", "4 videos of its environment are newer, and 3 in all are to stay"),
+        ("v301", "max_videos", "3 videos of its environment are newer, and 3 in all are to stay"),
+    ]
+
+
 def worst(number: int, total_reward: float | None) -> Entry:
     return video(number, total_reward=total_reward, kept_for=["worst"], keep=Keep(worst=1))
 
@@ -164,6 +207,19 @@ REASONS = {
     "equal returns: the older stays": ([best(1, 5.0), best(2, 5.0), best(3, 5.0)], [3]),
     "a return that is not finite comes last": ([best(1, None), best(2, -9.0), best(3, -8.0)], [1]),
     "each session for itself": ([best(1, 5.0), best(2, 6.0), best(3, 7.0, session="b")], []),
+    "not with those of another environment": (
+        [best(1, 5.0, of=1), best(2, 9.0, of=1, env_id="Pong", worker=1)],
+        [],
+    ),
+    "not with those of another folder: training and evaluation, say": (
+        [best(1, 5.0, of=1, path="/mine/train/x.mp4"), best(2, 9.0, of=1, path="/mine/eval/x.mp4", worker=1)],
+        [],
+    ),
+    "not with those of another policy": ([best(1, 5.0, of=1), best(2, 9.0, of=3, worker=1)], []),
+    "the parts of an episode are one": (
+        [best(1, 5.0), best(2, 6.0, first_episode=2), best(3, 6.0, first_episode=2), best(4, 4.0)],
+        [4],
+    ),
     "the worst": ([worst(1, 5.0), worst(2, -6.0), worst(3, 0.0)], [1, 3]),
     "pinned stays, and is one of the best": ([best(1, 9.0, pinned=True), best(2, 1.0), best(3, 2.0)], [2]),
     "pinned stays, though it is none of the best": ([best(1, 0.0, pinned=True), best(2, 1.0), best(3, 2.0)], []),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import anyio
 import msgspec
 import pytest
 
+from kernel.log import last_seq, read
 from kernel.testing import running
 from plugins import catalogue
 from plugins.catalogue import Entry
@@ -27,11 +29,13 @@ from plugins.events import (
     VideoUnpinned,
 )
 from plugins.pruner import Pruner, PrunerOptions
+from plugins.pruner.history import RETAINED, History, recall
 from plugins.sqlite_sink import SqliteSink, SqliteSinkOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kernel.event import Event
     from kernel.plugin import Options, Plugin
     from kernel.testing import RunningKernel
 
@@ -165,6 +169,18 @@ async def test_a_session_keeps_its_best_of_all_workers(home: Path) -> None:
         await kernel.settle()
         assert numbers(home) == [1, 3]
         assert {policy for _, policy, _ in pruned(kernel)} == {"keep"}
+
+
+async def test_without_limits_an_environment_is_held_to_its_own(home: Path) -> None:
+    """As the recorder process prunes: nothing but what a script asked for."""
+    async with running(home, pruner(max_videos_per_session=0)) as kernel:
+        for number in range(60):
+            await kernel.publish(place(home, number, session="another"))
+        for number in range(100, 106):
+            await kernel.publish(place(home, number, worker=number % 2, max_videos=2))
+        await kernel.settle()
+        assert numbers(home) == [*range(60), 102, 103, 104, 105]
+        assert {policy for _, policy, _ in pruned(kernel)} == {"max_videos"}
 
 
 async def test_a_pinned_video_stays_until_it_is_unpinned(home: Path) -> None:
@@ -313,6 +329,56 @@ async def test_a_kill_in_the_middle_of_a_clearance_leaves_no_half_removed_video(
         assert numbers(home) == [399]
         removed = [recording for recording, _, _ in pruned(kernel)]
         assert sorted(removed) == [f"{number:04d}" for number in range(399)]
+
+
+def wishes(home: Path) -> list[list[Event]]:
+    """What users and the pruner say of eight videos, over four runs."""
+    stands = [place(home, number) for number in range(8)]
+    names = [video.recording for video in stands]
+    return [
+        [*stands, VideoPinned(recording=names[0], by="ann"), VideoPinned(recording=names[1])],
+        [VideoUnpinned(recording=names[1]), VideoPinned(recording=names[2]), VideoDeleteAsked(recording=names[3])],
+        [intent(stands[4]), VideoPinned(recording=names[4]), intent(stands[5]), VideoUnpinned(recording=names[0])],
+        [VideoPinned(recording=names[0], by="eve"), VideoDeleteAsked(recording=names[0]), intent(stands[6])],
+    ]
+
+
+async def test_a_start_that_reads_on_from_the_last_one_knows_what_one_that_reads_all_knows(home: Path) -> None:
+    async with running(home, {}) as kernel:
+        first, *later = wishes(home)
+        await kernel.publish(*first)
+    for events in later:
+        async with running(home, pruner()) as kernel:
+            await kernel.settle()
+        async with running(home, {}) as kernel:
+            await kernel.publish(*events)
+    remembered = recall(home)
+    assert 0 < remembered.up_to < last_seq(home)
+    read_on, read_all = remembered.history, History()
+    for record in read(home, *RETAINED, after=remembered.up_to):
+        read_on.note(record.event)
+    for record in read(home, *RETAINED):
+        read_all.note(record.event)
+    assert read_on == read_all
+    assert read_all.pinned
+    assert read_all.intended
+
+
+async def test_what_is_remembered_of_another_log_is_not_believed(home: Path) -> None:
+    async with running(home, {}) as kernel:
+        await kernel.publish(*(place(home, number) for number in range(3)))
+        await kernel.publish(*(VideoPinned(recording=f"{number}") for number in range(100)))
+    async with running(home, pruner()):
+        pass
+    assert recall(home).up_to > 100
+    shutil.rmtree(home / "log")
+    async with running(home, pruner()) as kernel:
+        await kernel.settle()
+        assert numbers(home) == [0, 1, 2]
+    assert recall(home).up_to < 20
+    assert not recall(home).history.pinned
+    (home / "pruner.json").write_bytes(b"torn")
+    assert recall(home).up_to == 0
 
 
 async def test_a_file_that_took_the_name_of_a_video_is_not_removed(home: Path) -> None:

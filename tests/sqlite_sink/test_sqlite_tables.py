@@ -10,6 +10,7 @@ from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import aiosqlite
 import pytest
 
 from kernel.plugin import Refused
@@ -18,6 +19,7 @@ from kernel.testing import running
 from plugins.events import (
     EpisodeEnded,
     EpisodeStarted,
+    FrameSizeChanged,
     RecordingDiscarded,
     RecordingSealed,
     RecordingStarted,
@@ -37,6 +39,7 @@ from plugins.events import (
 from plugins.sqlite_sink import SqliteSink, SqliteSinkOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from kernel.event import Event
@@ -48,7 +51,11 @@ SESSION = "20261122-062718-k3v9"
 
 
 def query(home: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"file:{home / 'stepreel.sqlite'}?mode=ro", uri=True)) as connection:
+    return query_file(home / "stepreel.sqlite", sql, *values)
+
+
+def query_file(file: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
         return connection.execute(sql, values).fetchall()
 
 
@@ -82,7 +89,9 @@ def step(episode: int, number: int, *, frame: int | None = None, worker: int = 0
     return StepRecorded(**{**values, **fields})
 
 
-def started(episode: int, *, recording: str | None = None, worker: int = 0) -> EpisodeStarted:
+def started(
+    episode: int, *, recording: str | None = None, worker: int = 0, first_frame: int = 0, **fields: Any
+) -> EpisodeStarted:
     return EpisodeStarted(
         session=SESSION,
         worker=worker,
@@ -94,7 +103,8 @@ def started(episode: int, *, recording: str | None = None, worker: int = 0) -> E
         capture="every 2" if recording else "not due",
         captured=recording is not None,
         recording=recording,
-        first_frame=0 if recording else None,
+        first_frame=first_frame if recording else None,
+        **fields,
     )
 
 
@@ -114,7 +124,9 @@ def ended(episode: int, steps: int, *, recording: str | None = None, **fields: A
     return EpisodeEnded(**{**values, **fields})
 
 
-def recording_started(recording: str, episode: int, *, worker: int = 0) -> RecordingStarted:
+def recording_started(
+    recording: str, episode: int, *, worker: int = 0, frames_wanted: int | None = None
+) -> RecordingStarted:
     return RecordingStarted(
         recording=recording,
         session=SESSION,
@@ -125,10 +137,13 @@ def recording_started(recording: str, episode: int, *, worker: int = 0) -> Recor
         fps=50.0,
         width=600,
         height=400,
+        frames_wanted=frames_wanted,
     )
 
 
-def sealed(recording: str, first: int, frames: int, *, last: int | None = None, worker: int = 0) -> RecordingSealed:
+def sealed(
+    recording: str, first: int, frames: int, *, last: int | None = None, worker: int = 0, **fields: Any
+) -> RecordingSealed:
     return RecordingSealed(
         recording=recording,
         session=SESSION,
@@ -139,10 +154,13 @@ def sealed(recording: str, first: int, frames: int, *, last: int | None = None, 
         frames=frames,
         total_reward=3.0,
         kept_for=["best"],
+        **fields,
     )
 
 
-def available(recording: str, first: int, frames: int, *, last: int | None = None, worker: int = 0) -> VideoAvailable:
+def available(
+    recording: str, first: int, frames: int, *, last: int | None = None, worker: int = 0, **fields: Any
+) -> VideoAvailable:
     return VideoAvailable(
         recording=recording,
         session=SESSION,
@@ -160,6 +178,7 @@ def available(recording: str, first: int, frames: int, *, last: int | None = Non
         seconds=frames / 50,
         thumbnail=f"recordings/{recording}.jpg",
         kept_for=["best"],
+        **fields,
     )
 
 
@@ -286,6 +305,31 @@ async def test_a_deleted_database_is_rebuilt_with_the_same_rows(home: Path) -> N
     assert dump(home) == in_pieces
 
 
+async def test_a_database_of_version_1_becomes_what_a_rebuild_makes(home: Path) -> None:
+    """Version 1 had no columns for scripts, and one episode a recording."""
+    from plugins.sqlite_sink.schema import TABLES, prepare
+
+    async with running(home, SINK) as kernel:
+        await kernel.publish(*whole_session())
+    rebuilt = dump(home)
+    new, old = home / "new.sqlite", home / "stepreel.sqlite"
+    old.rename(new)
+    home_id = query_file(new, "SELECT home FROM cursor")[0][0]
+    async with aiosqlite.connect(old, isolation_level=None) as connection:
+        await prepare(connection, old, home_id, (TABLES,))
+        await connection.execute("DELETE FROM cursor")
+        await connection.execute("ATTACH ? AS new", (str(new),))
+        for table in ("cursor", "sessions", "workers", "episodes", "steps", "videos"):
+            columns = ", ".join(name for _, name, *_ in query_file(old, f"PRAGMA table_info({table})"))
+            await connection.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
+    assert query_file(old, "PRAGMA user_version") == [(1,)]
+    assert not query_file(old, "SELECT 1 FROM sqlite_master WHERE name = 'shown_episodes'")
+    async with running(home, SINK) as kernel:
+        await kernel.settle()
+    assert dump(home) == rebuilt
+    assert rebuilt["shown_episodes"]
+
+
 async def test_the_views_lead_from_a_step_to_the_second_of_its_video(home: Path) -> None:
     async with running(home, SINK) as kernel:
         await kernel.publish(*captured_episode(0, 3), available("r0", 0, 4), started(1), step(1, 1), ended(1, 1))
@@ -315,46 +359,201 @@ async def test_the_steps_of_an_episode_are_found_by_an_index(home: Path) -> None
         assert "steps_of_episode (session_id=? AND worker=? AND episode=?)" in plan
 
 
+def stretches() -> list[Event]:
+    """As `step_trigger` and `video_length` make them: one recording over two episodes, two within one episode."""
+    return [
+        started(0),
+        step(0, 1),
+        recording_started("a", 0, frames_wanted=3),
+        step(0, 2, frame=0, recording="a"),
+        ended(0, 2, recording="a"),
+        started(1, recording="a", first_frame=1),
+        step(1, 1, frame=2),
+        sealed("a", 0, 3, last=1),
+        step(1, 2),
+        recording_started("b", 1, frames_wanted=1),
+        step(1, 3, frame=0, recording="b"),
+        sealed("b", 1, 1),
+        step(1, 4),
+        available("b", 1, 1),
+        available("a", 0, 3, last=1),
+        ended(1, 4, recording="a"),
+    ]
+
+
 async def test_recordings_that_share_episodes_keep_their_own_frames(home: Path) -> None:
-    """As `step_trigger` and `video_length` make them: one that spans episodes, and two within one episode."""
     async with running(home, SINK) as kernel:
-        await kernel.publish(
-            started(0),
-            step(0, 1),
-            recording_started("a", 0),
-            step(0, 2, frame=0),
-            ended(0, 2, recording="a"),
-            EpisodeStarted(
-                session=SESSION,
-                worker=0,
-                episode=1,
-                env_id="CartPole-v1",
-                seed=None,
-                capture="step 2",
-                captured=True,
-                recording="a",
-                first_frame=1,
-            ),
-            step(1, 1, frame=2),
-            sealed("a", 0, 3, last=1),
-            step(1, 2),
-            recording_started("b", 1),
-            step(1, 3, frame=0),
-            sealed("b", 1, 1),
-            ended(1, 3),
-            available("b", 1, 1),
-            available("a", 0, 3, last=1),
-        )  # fmt: skip - one event a line
+        await kernel.publish(*stretches())
         await kernel.settle()
         frames = "SELECT episode, step, recording, frame FROM step_media_time WHERE frame IS NOT NULL ORDER BY seq"
         assert query(home, frames) == [(0, 2, "a", 0), (1, 1, "a", 2), (1, 3, "b", 0)]
         ranges = "SELECT episode, recording, first_frame, last_frame FROM episode_videos ORDER BY episode, recording"
         assert query(home, ranges) == [(0, "a", 0, 0), (1, "a", 1, 2), (1, "b", 0, 0)]
         paths = "SELECT episode, video_path FROM episodes ORDER BY episode"
-        assert query(home, paths) == [(0, f"videos/{SESSION}/a.mp4"), (1, f"videos/{SESSION}/b.mp4")]
-        await kernel.publish(pruned("b"))
-        await kernel.settle()
         assert query(home, paths) == [(0, f"videos/{SESSION}/a.mp4"), (1, f"videos/{SESSION}/a.mp4")]
+        assert query(home, "SELECT recording, frames_wanted FROM videos ORDER BY id") == [("a", 3), ("b", 1)]
+        await kernel.publish(pruned("a"))
+        await kernel.settle()
+        assert query(home, paths) == [(0, None), (1, f"videos/{SESSION}/b.mp4")]
+
+
+async def test_an_episode_has_its_video_while_it_goes_on(home: Path) -> None:
+    """A stretch that began in the episode before is a video long before the long episode ends."""
+    async with running(home, SINK) as kernel:
+        await kernel.publish(*stretches()[:-1])
+        await kernel.settle()
+        assert query(home, "SELECT video_path FROM episodes WHERE episode = 1") == [(f"videos/{SESSION}/a.mp4",)]
+
+
+def mosaic() -> list[Event]:
+    """One recording, of a worker of its own, shown by the steps of two others; it is the second of their episodes."""
+    return [
+        recording_started("m0", 0, worker=2),
+        *(started(0, recording="m0", worker=worker) for worker in (0, 1)),
+        *(step(0, 1, frame=1, worker=worker) for worker in (0, 1)),
+        sealed("m0", 0, 2, worker=2),
+        ended(0, 1, worker=0, recording="m0"),
+        recording_started("m1", 1, worker=2),
+        started(1, recording="m1", worker=0),
+        step(1, 1, frame=1, worker=0),
+        *(step(0, number, frame=number - 1, worker=1, recording="m1") for number in (2, 3, 4)),
+        sealed("m1", 1, 3, worker=2),
+        available("m0", 0, 2, worker=2),
+        available("m1", 1, 3, worker=2),
+        ended(1, 1, worker=0, recording="m1"),
+        ended(0, 4, worker=1, recording="m0"),
+    ]
+
+
+async def test_a_mosaic_is_shown_by_the_steps_of_several_workers(home: Path) -> None:
+    async with running(home, SINK) as kernel:
+        await kernel.publish(*mosaic())
+        await kernel.settle()
+        rows = "SELECT worker, episode, step, recording, frame FROM step_media_time ORDER BY worker, episode, step"
+        assert query(home, rows) == [
+            (0, 0, 1, "m0", 1),
+            (0, 1, 1, "m1", 1),
+            (1, 0, 1, "m0", 1),
+            (1, 0, 2, "m1", 1),
+            (1, 0, 3, "m1", 2),
+            (1, 0, 4, None, None),  # a frame that was lost
+        ]
+        first, second = (f"videos/{SESSION}/m{number}.mp4" for number in (0, 1))
+        paths = "SELECT worker, episode, video_path FROM episodes ORDER BY worker, episode"
+        assert query(home, paths) == [(0, 0, first), (0, 1, second), (1, 0, first)]
+        ranges = "SELECT worker, episode, recording, first_frame, last_frame FROM episode_videos ORDER BY 1, 2, 3"
+        assert query(home, ranges) == [(0, 0, "m0", 0, 1), (0, 1, "m1", 0, 1), (1, 0, "m0", 0, 1), (1, 0, "m1", 1, 2)]
+        await kernel.publish(pruned("m0"))
+        await kernel.settle()
+        assert query(home, paths) == [(0, 0, None), (0, 1, second), (1, 0, second)]
+
+
+@pytest.mark.parametrize("session", [stretches, mosaic])
+async def test_what_scripts_record_is_the_same_wherever_the_sink_was_stopped(
+    home: Path, session: Callable[[], list[Event]]
+) -> None:
+    """A sink that begins anew knows no open recording by heart."""
+    for event in session():
+        async with running(home, SINK) as kernel:
+            await kernel.publish(event)
+    in_pieces = dump(home)
+    delete_database(home)
+    async with running(home, SINK) as kernel:
+        await kernel.settle()
+    assert dump(home) == in_pieces
+    assert in_pieces["shown_episodes"]
+
+
+async def test_a_step_that_shows_the_last_frame_may_come_behind_the_seal_and_the_video(home: Path) -> None:
+    events = [
+        started(0),
+        recording_started("a", 0, frames_wanted=1),
+        sealed("a", 0, 1),
+        available("a", 0, 1),
+        step(0, 1, frame=0, recording="a"),
+    ]
+    for place in range(len(events)):
+        here = home.with_name(f"home-{place}")
+        async with running(here, SINK) as kernel:
+            await kernel.publish(*events[:place])
+        async with running(here, SINK) as kernel:
+            await kernel.publish(*events[place:])
+            await kernel.settle()
+            assert query(here, "SELECT recording, frame FROM step_media_time") == [("a", 0)]
+            assert query(here, "SELECT video_path FROM episodes") == [(f"videos/{SESSION}/a.mp4",)]
+
+
+async def test_more_open_recordings_than_are_remembered_are_looked_up(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugins.sqlite_sink.shown.RECORDINGS", 2)
+    async with running(home, SINK) as kernel:
+        for worker in range(5):
+            name = f"r{worker}"
+            await kernel.publish(started(0, recording=name, worker=worker), recording_started(name, 0, worker=worker))
+        await kernel.publish(*(step(0, 1, frame=1, worker=worker) for worker in range(5)))
+        await kernel.settle()
+        rows = query(home, "SELECT worker, recording FROM step_media_time ORDER BY worker")
+        assert rows == [(worker, f"r{worker}") for worker in range(5)]
+
+
+async def test_the_trainings_own_step_is_that_of_the_end_or_else_of_the_start(home: Path) -> None:
+    async with running(home, SINK) as kernel:
+        await kernel.publish(
+            started(0, recording="r0", training_step=100),
+            recording_started("r0", 0),
+            step(0, 1, frame=1),
+            ended(0, 1, recording="r0", training_step=108),
+            started(1, training_step=108),
+            ended(1, 0, outcome="aborted"),
+            started(2),
+            ended(2, 0),
+            started(3, training_step=200),
+            *(ended(3, 1, agent=agent, training_step=step) for agent, step in (("red", 210), ("blue", None))),
+            sealed("r0", 0, 2, training_step=100),
+            available("r0", 0, 2, training_step=100),
+        )
+        await kernel.settle()
+        rows = query(home, "SELECT episode, agent, training_step FROM episodes ORDER BY episode, agent")
+        assert rows == [
+            (0, "agent_0", 108),
+            (1, "agent_0", 108),
+            (2, "agent_0", None),
+            (3, "blue", 200),
+            (3, "red", 210),
+        ]
+        assert query(home, "SELECT recording, training_step FROM videos") == [("r0", 100)]
+        assert query(home, "SELECT episode, training_step FROM episode_videos") == [(0, 108)]
+
+
+async def test_a_video_has_the_name_that_its_seal_gave_it_and_knows_its_next_part(home: Path) -> None:
+    async with running(home, SINK) as kernel:
+        await kernel.publish(
+            started(0, recording="r0"),
+            recording_started("r0", 0),
+            FrameSizeChanged(session=SESSION, worker=0, recording="r0", continued_as="r1", width=8, height=8),
+            recording_started("r1", 0),
+            sealed("r0", 0, 2, path="/mine/step-0-to-step-200.mp4"),
+            sealed("r1", 0, 2),
+        )
+        await kernel.settle()
+        assert query(home, "SELECT recording, path, continued_as FROM videos ORDER BY id") == [
+            ("r0", "/mine/step-0-to-step-200.mp4", "r1"),
+            ("r1", f"videos/{SESSION}/r1.mp4", None),
+        ]
+
+
+async def test_a_long_episodes_other_steps_are_not_looked_at_when_a_recording_is_sealed(home: Path) -> None:
+    """One episode may last for days, with a recording now and then."""
+    from plugins.sqlite_sink.rows import WRITES
+
+    async with running(home, SINK) as kernel:
+        await kernel.publish(*stretches())
+        await kernel.settle()
+        (sql,) = (write.sql for write in WRITES if "UPDATE steps SET\n        video_id = CASE" in write.sql)
+        plan = " ".join(str(row[-1]) for row in query(home, f"EXPLAIN QUERY PLAN {sql}", "a", 3))
+        assert "steps_of_episode (session_id=? AND worker=? AND episode=? AND rowid>?)" in plan
+        assert "SCAN" not in plan
 
 
 async def test_frames_that_a_recording_lost_are_null_from_its_seal_on(home: Path) -> None:
