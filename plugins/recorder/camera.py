@@ -89,6 +89,8 @@ class Camera:
         """On the episodes that have ended in the recording."""
         self._ended: Episode | None = None
         """The last of them."""
+        self._env_steps = 0
+        """The environment's steps before the recording."""
         self._claims: dict[tuple[str, str], Claim] = {}
         self.line.connect()
         worker = script.take_part(self)
@@ -206,6 +208,8 @@ class Camera:
         """Begin a recording; the one before is closed."""
         self._forget_recording()
         self._asked = asked = rule.asked
+        self._env_steps = self.telemetry.env_steps
+        self.script.be_first_at_exit()
         self._open_ended = frames is None and not rule.whole
         self.tape.begin(
             Wanted(
@@ -235,13 +239,12 @@ class Camera:
         self._forget_recording()
         return frames
 
-    def end(self) -> Sequence[Awaited]:
-        """Where the script ends without a `close`: seal what is open. The videos that its owner wants to wait for."""
+    def end(self) -> None:
+        """Where the script, or the wrapper, ends without a `close`: seal what is open."""
         try:
             self.close("the script ended")
         except Exception as error:  # noqa: BLE001 - the script ends as it would without us
             self.fail(error)
-        return self.awaited if self._waits else ()
 
     def close(self, because: str = CLOSED) -> None:
         """End everything. A second call is harmless."""
@@ -316,7 +319,7 @@ class Camera:
 
     def _expect(self, films: Sequence[Film]) -> None:
         self._withdraw(films)
-        awaited = [Awaited(film, Path(film.plan.path).name, self._on_video) for film in films]
+        awaited = [Awaited(film, self._on_video, self._env_steps, waits=self._waits) for film in films]
         self.awaited = [each for each in self.awaited if not (each.done or each.withdrawn)]
         self.awaited += awaited
         self.script.watch.expect(awaited)

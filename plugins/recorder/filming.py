@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 RESET_EARLY = "the environment was reset before the episode had ended"
 ANOTHER_BEGAN = "another recording began before the episode had ended"
 
+AT_STEP = Rule("step trigger", whole=False)
+
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a wrapper was told beside RecordVideo's own arguments."""
@@ -144,10 +146,14 @@ class Filming(CameraOwner):
         self.frames_per_sec: Any = metadata.get("render_fps", 30) if fps is None else fps
         self.name_prefix = name_prefix
         self.video_length = video_length if video_length != 0 else math.inf
+        self.step_id, self.episode_id = last_numbers(folder, name_prefix) if order.resume else (-1, -1)
+        self._set_out(order, about, agents)
+
+    def _set_out(self, order: Order, about: SessionStarted, agents: Sequence[str] = ("agent_0",)) -> None:
+        """Have recorded nothing yet."""
         self.recorded_frames: list[Any] = []
         """Always empty: a frame is compressed and on its way as soon as it is captured."""
         self.render_history: list[Any] = []
-        self.step_id, self.episode_id = last_numbers(folder, name_prefix) if order.resume else (-1, -1)
         self._video_name: str | None = None
         self._take_order(order, about, agents)
         self._rule: Rule | None = None
@@ -176,7 +182,7 @@ class Filming(CameraOwner):
                 camera.begin(
                     self._rule or BY_HAND,
                     path=camera.path(self.video_folder, self.name_prefix, video_name),
-                    fps=_rate(self.frames_per_sec),
+                    fps=usable_rate(self.frames_per_sec),
                     frames=None if self.video_length == math.inf else int(self.video_length) + 1,
                     episode=max(self._episode, 0),
                 )
@@ -199,7 +205,7 @@ class Filming(CameraOwner):
     def _capture_frame(self) -> None:
         """Render a picture, and add it to the running recording."""
         camera = self._camera
-        if not self.recording:
+        if camera is None or camera.line.off or not camera.tape.open:
             assert camera is not None, "Cannot capture a frame, recording wasn't started."
             assert camera.tape.take is not None, "Cannot capture a frame, recording wasn't started."
             return  # sealed by itself since somebody looked at `recording`, or turned off
@@ -230,6 +236,10 @@ class Filming(CameraOwner):
 
     # What a wrapper says of its environment --------------------------------------------------------------------------
 
+    def _name_video(self, kind: Literal["episode", "step"], number: int) -> str:
+        """What to call the video that begins with an episode, or behind a step."""
+        return f"{self.name_prefix}-{kind}-{number}"
+
     def _render(self) -> Any:
         """What there is to capture: a picture, or a list of those since the last call."""
         raise NotImplementedError
@@ -251,6 +261,7 @@ class Filming(CameraOwner):
             self._stop(because)
         trigger = self.episode_trigger
         due = trigger is not None and trigger(self.episode_id)  # the user's: called once, and may raise as it likes
+        decision = None
         with self._guarded():
             camera = self._ready()
             if camera is None:
@@ -260,16 +271,16 @@ class Filming(CameraOwner):
             decision = camera.decide(self._episode, _name_of(trigger) if due else "")
             if decision.captured:
                 rule = Rule(decision.why, whole=self.video_length == math.inf, asked=decision.asked)
-                self._start(f"{self.name_prefix}-episode-{self.episode_id}", rule)
+                self._start(self._name_video("episode", self.episode_id), rule)
             elif self.recording:
                 decision = decision._replace(why="goes on")
-            return decision
-        return None
+        return decision
 
     def _open(self, decision: Decision, observation: Any, info: Any, seed: int | None) -> None:
         """Begin the episode in the telemetry, and show it from its reset on."""
         camera = self._camera
-        assert camera is not None
+        if camera is None or camera.line.off:
+            return
         with self._guarded():
             self._tell_reset(camera, observation, info, seed, decision)
             if self.recording:
@@ -288,7 +299,7 @@ class Filming(CameraOwner):
         """Behind a step, with `step_id` counted on: a recording where the step trigger says so."""
         trigger = self.step_trigger
         if trigger is not None and trigger(self.step_id):
-            self._start(f"{self.name_prefix}-step-{self.step_id}", Rule("step trigger", whole=False))
+            self._start(self._name_video("step", self.step_id), AT_STEP)
 
     def _stop_at_length(self) -> None:
         if self._captured > self.video_length and self.recording:
@@ -300,7 +311,7 @@ class Filming(CameraOwner):
 
     def _wind_up(self) -> None:
         """In `close`, behind the environment's own: seal everything, and wait for the videos."""
-        camera = self._camera
+        camera = self.__dict__.get("_camera")  # W&B's patch closes what was never finished, too
         if camera is None or camera.foreign:
             return
         if self.recording:
@@ -359,7 +370,7 @@ def about_session(
         tags=order.tags,
         observation_space=in_words(spaces[0]),
         action_space=in_words(spaces[1]),
-        render_fps=_rate(fps),
+        render_fps=usable_rate(fps),
         configuration=plain_arguments({name: value for name, value in arguments.items() if value is not None}),
         versions=versions(),
     )
@@ -369,7 +380,7 @@ def _name_of(trigger: Any) -> str:
     return "cubic" if getattr(trigger, "__name__", "") == "capped_cubic_video_schedule" else "trigger"
 
 
-def _rate(fps: Any) -> float:
+def usable_rate(fps: Any) -> float:
     """A usable number of frames per second; 30 where it is none."""
     try:
         rate = float(fps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from plugins.recorder.camera import Camera
 from plugins.recorder.home import HomeUnusable
@@ -11,7 +11,7 @@ from plugins.recorder.line import warn
 from plugins.recorder.script import announce_root, script_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from plugins.events import SessionStarted
     from plugins.recorder.filming import Order
@@ -20,8 +20,24 @@ if TYPE_CHECKING:
 class CameraOwner:
     """Owns a camera; see the module."""
 
+    orig_close: Callable[[], Any]
+
     _environments = 1
     """How many are in one picture, each with telemetry of its own."""
+
+    def __new__(cls, *_arguments: Any, **_options: Any) -> Self:
+        """Have an `orig_close` from the first moment.
+
+        Where W&B's `monitor_gym` has patched the class, the `__del__` of a wrapper that nobody closed calls it, which
+        would otherwise close the user's environment.
+        """
+        self = super().__new__(cls)
+        self.orig_close = _nothing
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has no camera: it records from its own reset on."""
+        return {**self.__dict__, "_camera": None, "orig_close": _nothing}
 
     def _take_order(self, order: Order, about: SessionStarted, agents: Sequence[str] = ("agent_0",)) -> None:
         """Take what the wrapper was told. `about` is the session, were this its first environment."""
@@ -82,6 +98,7 @@ class CameraOwner:
             )
             camera.telemetry.training_step = self._training_step
             camera.film_batch(self._environments)
+            self.orig_close = camera.end
         return None if camera.line.off else camera
 
     def _close_camera(self) -> None:
@@ -115,3 +132,7 @@ class CameraOwner:
         elif not self._told_unusable:
             self._told_unusable = True
             warn(f"{self._about.env_id}: nothing is recorded ({type(error).__name__}: {error})")
+
+
+def _nothing() -> None:
+    """There is no camera yet."""

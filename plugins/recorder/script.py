@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import structs
 
+from plugins.recorder import weights_and_biases
 from plugins.recorder.home import prepare_home
 from plugins.recorder.sessions import claim_worker, join_session
 from plugins.recorder.spool import Producer, new_session_id
@@ -40,8 +41,8 @@ LINE_SECONDS = 10.0
 class Filmed(Protocol):
     """What a script holds of each environment that is wrapped."""
 
-    def end(self) -> Sequence[Awaited]:
-        """Seal what is open; the videos that its owner wants to wait for."""
+    def end(self) -> None:
+        """Seal what is open."""
 
 
 def announce_root() -> None:
@@ -77,6 +78,12 @@ class Script:
             self._said = True
             self.producer.say(structs.replace(about, session=self.session))
 
+    def be_first_at_exit(self) -> None:
+        """Where W&B is loaded, see that its run ends behind our end: what is registered last comes first."""
+        if "wandb" in sys.modules:
+            atexit.unregister(self.end)
+            atexit.register(self.end)
+
     def take_part(self, filmed: Filmed) -> int:
         """Add an environment; its index in the session."""
         self._filmed.add(filmed)
@@ -92,14 +99,16 @@ class Script:
             return
         self._ended = True
         atexit.unregister(self.end)
-        awaited = [each for filmed in list(self._filmed) for each in filmed.end()]
+        for filmed in list(self._filmed):
+            filmed.end()
         self.producer.flush()
         if self._owned is not None:
             with suppress(OSError):  # then it ends as lost, which says no less than it is
                 self._owned.end(_outcome())
         with suppress(KeyboardInterrupt):
-            self.wait_for(awaited)
+            self.wait_for(self.watch.open())
         self.watch.end()
+        weights_and_biases.end()
         self.producer.close()
         _scripts.pop(self.home, None)
 

@@ -141,26 +141,28 @@ class Tape:
             return None
         line = self.line
         meter = line.meter
-        film = take.films[-1] if take.films else None
-        if film is not None and line.full():
+        films = take.films
+        film = films[-1] if films else None
+        if film is not None and (line.fullness or meter.handed_bytes > line.look_at) and line.full():
             film.dropped += 1
             meter.frames_dropped += 1
             return None
         began = perf_counter()
         try:
-            if type(picture) is not np.ndarray or picture.dtype != np.uint8:
-                picture = self._converted(take, picture)
-            if film is None or not _of_kind(picture, film.header):
-                film = self._next_film(take, picture)
+            if film is None:
+                raise FrameRefused  # noqa: TRY301 - a first frame is as one of another kind
             payload = pack(picture, film.header, ACCELERATIONS[self.acceleration])
-        except FrameRefused as refusal:
-            if not take.films:
-                take.refused = True
-            else:
-                take.films[-1].dropped += 1
-            meter.frames_dropped += 1
-            line.warn_once("frame", f"{self.env_id}: a frame was left out of the video: {refusal}")
-            return None
+        except FrameRefused:
+            try:
+                film, payload = self._pack_anew(take, picture)
+            except FrameRefused as refusal:
+                if films:
+                    films[-1].dropped += 1
+                else:
+                    take.refused = True
+                meter.frames_dropped += 1
+                line.warn_once("frame", f"{self.env_id}: a frame was left out of the video: {refusal}")
+                return None
         if step_seconds:
             self._adapt(perf_counter() - began, step_seconds)
         if payload == film.last:
@@ -261,6 +263,15 @@ class Tape:
         return words
 
     # Its parts -------------------------------------------------------------------------------------------------------
+
+    def _pack_anew(self, take: Take, picture: Any) -> tuple[Film, bytes]:
+        """Pack a picture that is not as the film's frames are; in a part of its own where it cannot be as they are."""
+        if type(picture) is not np.ndarray or picture.dtype != np.uint8:
+            picture = self._converted(take, picture)
+        film = take.films[-1] if take.films else None
+        if film is None or not _of_kind(picture, film.header):
+            film = self._next_film(take, picture)
+        return film, pack(picture, film.header, ACCELERATIONS[self.acceleration])
 
     def _converted(self, take: Take, picture: Any) -> Any:
         """A picture of numbers other than uint8, or of another library, as an array of uint8."""

@@ -7,6 +7,8 @@ import os
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from plugins.events import EpisodeEnded, EpisodeStarted, StepRecorded, WorkerEnded, WorkerStarted
 from plugins.recorder.spool import ITEM_BYTES, encode
 from plugins.recorder.tape import NOTHING_SHOWN
@@ -16,6 +18,7 @@ from plugins.recorder.values import POLICIES, number, small
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kernel.event import Event
     from plugins.recorder.line import Line
     from plugins.recorder.tape import Shown
 
@@ -66,7 +69,11 @@ class Telemetry:
         """Environment steps so far."""
         if self.settle is not None:
             self.settle()
-        return self._steps_before + (self.episode.steps if self.episode is not None else 0)
+        episode = self.episode
+        if episode is None:
+            return self._steps_before
+        untold = [tally.steps for tally in episode.agents.values()]
+        return self._steps_before + max(episode.steps, *untold)
 
     def begin(
         self,
@@ -174,24 +181,24 @@ class Telemetry:
             meter.steps_dropped += 1
         elif episode.told:
             packed = encode(
-                StepRecorded(
-                    session=line.session,
-                    worker=self.worker,
-                    agent=agent,
-                    episode=episode.index,
-                    step=step,
-                    action=self._plain_action(action, "action", nonfinite),
-                    reward=plain_reward,
-                    terminated=bool(terminated),
-                    truncated=bool(truncated),
-                    observation=self._plain(observation, "observation", nonfinite),
-                    info=self._plain(info, "info", nonfinite),
-                    frame=frame,
-                    frames=frames,
-                    recording=None if recording == episode.recording else recording,
-                    time=now,
-                    step_seconds=float(step_seconds),
-                    nonfinite=nonfinite,
+                _step_recorded(
+                    line.session,
+                    self.worker,
+                    agent,
+                    episode.index,
+                    step,
+                    self._plain_action(action, "action", nonfinite),
+                    plain_reward,
+                    bool(terminated),
+                    bool(truncated),
+                    self._plain(observation, "observation", nonfinite),
+                    self._plain(info, "info", nonfinite),
+                    frame,
+                    frames,
+                    None if recording == episode.recording else recording,
+                    now,
+                    float(step_seconds),
+                    nonfinite,
                 )
             )
             meter.handed_bytes += len(packed) + ITEM_BYTES
@@ -211,9 +218,7 @@ class Telemetry:
         (tally,) = episode.agents.values()
         return None if tally.ended else tally
 
-    def end(
-        self, info: Any, outcome: Literal["terminated", "truncated"], total_reward: float | None = None
-    ) -> None:
+    def end(self, info: Any, outcome: Literal["terminated", "truncated"], total_reward: float | None = None) -> None:
         """End the episode of a lone agent whose steps were counted in `untold`; `total_reward` as in `step`."""
         episode = self.episode
         if episode is not None:
@@ -360,8 +365,29 @@ class Tally:
         self.steps = 0
         self.total = 0.0
         self.owed = 0.0
-        """What it received since its last step, where others act in between; part of `total` at the latest at its end."""
+        """What it got since its last step, where others act in between; part of `total` at the latest at its end."""
         self.outcome: Literal["terminated", "truncated"] | None = None
         """What it will have ended by, where it ends by leaving."""
         self.ended = False
         self.success: bool | None = None
+
+
+def _by_position(kind: type[Event]) -> Callable[..., Any]:
+    """What makes the same words as the event, of values by position: in a third of the time that keywords take."""
+
+    def missing() -> Any:
+        raise TypeError(f"{kind.__name__} is made of all of its values, by position")
+
+    fields = []
+    for field in msgspec.structs.fields(kind):
+        if field.default is not msgspec.NODEFAULT:
+            fields.append((field.name, Any, msgspec.field(default=field.default)))
+        elif field.default_factory is not msgspec.NODEFAULT:
+            fields.append((field.name, Any, msgspec.field(default_factory=field.default_factory)))
+        else:
+            fields.append((field.name, Any, msgspec.field(default_factory=missing)))
+    config = kind.__struct_config__
+    return msgspec.defstruct(kind.__name__, fields, tag=config.tag, omit_defaults=config.omit_defaults, gc=False)
+
+
+_step_recorded = _by_position(StepRecorded)

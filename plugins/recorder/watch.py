@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugins import catalogue
+from plugins.recorder import weights_and_biases
 from plugins.recorder.line import warn
 from plugins.recorder.process import RecorderProcess
-from plugins.recorder.weights_and_biases import upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from plugins.events import VideoAvailable
     from plugins.recorder.spool import Film
@@ -36,13 +35,17 @@ LOOKS = 64
 class Awaited:
     """A recording that is sealed, or about to be, and whose video is awaited."""
 
-    __slots__ = ("done", "film", "name", "on_video", "withdrawn")
+    __slots__ = ("done", "env_steps", "film", "on_video", "waits", "withdrawn")
 
-    def __init__(self, film: Film, name: str, on_video: Callable[[VideoAvailable], None] | None) -> None:
+    def __init__(
+        self, film: Film, on_video: Callable[[VideoAvailable], None] | None, env_steps: int, *, waits: bool
+    ) -> None:
         self.film = film
-        self.name = name
-        """What to call it in a warning."""
         self.on_video = on_video
+        self.env_steps = env_steps
+        """The environment's steps before its first frame."""
+        self.waits = waits
+        """The script's end waits for it."""
         self.done = False
         self.withdrawn = False
         """Its recording goes on after all."""
@@ -55,6 +58,9 @@ class Watch:
         self.home = home
         self.served = RecorderProcess(home)
         self._awaited: list[Awaited] = []
+        """To be looked at next."""
+        self._open: set[Awaited] = set()
+        """All of them."""
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
@@ -73,8 +79,13 @@ class Watch:
 
     def expect(self, awaited: Sequence[Awaited]) -> None:
         """Watch for these videos. Never waits: appending is all that the stepping thread does here."""
+        self._open.update(awaited)
         self._awaited.extend(awaited)
         self._wake.set()
+
+    def open(self) -> list[Awaited]:
+        """The videos that the script's end waits for."""
+        return [awaited for awaited in list(self._open) if awaited.waits]
 
     def _run(self) -> None:
         next_look = 0.0
@@ -84,6 +95,7 @@ class Watch:
                     self._look_after_process()
                     next_look = time.monotonic() + IDLE_SECONDS
                 self._look_for_videos()
+                weights_and_biases.go_on()
             except Exception as error:  # noqa: BLE001 - whatever it is, training goes on, and the next look may succeed
                 self._tell(f"{self.home}: cannot be watched ({type(error).__name__}: {error})")
             if self._awaited:
@@ -100,6 +112,7 @@ class Watch:
     def _look_for_videos(self) -> None:
         some = self._awaited[:LOOKS]
         left = [awaited for awaited in some if not self._is_done(awaited)]
+        self._open.difference_update(set(some).difference(left))
         # Those that are left go to the end, so that one that takes long does not hide the others.
         del self._awaited[: len(some)]
         self._awaited.extend(left)
@@ -124,22 +137,27 @@ class Watch:
 
     def _hand_over(self, awaited: Awaited, video: VideoAvailable) -> None:
         try:
-            upload(video, self.home)
+            weights_and_biases.upload(video, self.home, awaited.env_steps)
             if awaited.on_video is not None:
                 awaited.on_video(video)
-        except Exception as error:  # noqa: BLE001 - a callback of the user's, or a service that is away
-            warn(f"{awaited.name}: on_video failed ({type(error).__name__}: {error}); the video itself stands")
+        except Exception as error:  # noqa: BLE001 - the user's own callback
+            warn(f"{_name(awaited)}: on_video failed ({type(error).__name__}: {error}); the video itself stands")
 
     def _tell_failure(self, awaited: Awaited) -> None:
-        kept = self.home / "failed" / awaited.film.plan.recording
-        if not kept.exists():
+        recording = awaited.film.plan.recording
+        reason = catalogue.failure_of(self.home, recording)
+        if reason is None:
             return  # pruned or discarded in the meantime
-        reason = ""
-        with suppress(OSError):
-            reason = f": {(kept / 'failure.txt').read_text().strip()}"
-        warn(f"{awaited.name} could not be made{reason}. Its frames are kept in {kept}.")
+        kept = catalogue.failed_folder(self.home, recording)
+        frames = f". Its frames are kept in {kept}." if any(kept.glob("*.chunk")) else "."
+        warn(f"{_name(awaited)} could not be made: {reason.strip() or 'the disk took no reason'}{frames}")
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
             warn(text)
+
+
+def _name(awaited: Awaited) -> str:
+    """What to call it in a warning."""
+    return Path(awaited.film.plan.path).name
