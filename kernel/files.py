@@ -1,15 +1,18 @@
-"""Files that appear whole, and locks that die with their process."""
+"""Files that appear whole, locks that die with their process, and whether a folder is on a network."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+import re
+import struct
+import sys
+import threading
+from pathlib import Path
 
 _held: dict[Path, FileLock] = {}
+_turn = threading.Lock()
+"""Held while a lock is looked for, taken or given up: a process cannot refuse itself, so its threads would pass."""
 
 
 def write_whole(path: Path, content: bytes, *, lasting: bool) -> None:
@@ -63,15 +66,24 @@ class FileLock:
 
     def release(self) -> None:
         """Give the lock up. A second call is harmless."""
-        if _held.get(self.path) is self:
-            del _held[self.path]
-            os.close(self.descriptor)
+        with _turn:
+            if _held.get(self.path) is self:
+                del _held[self.path]
+                os.close(self.descriptor)
 
     def moved(self, path: Path) -> None:
         """Say that a folder around the file was renamed, so that the lock is known under its new path."""
-        del _held[self.path]
-        self.path = path.resolve()
-        _held[self.path] = self
+        path = path.resolve()
+        with _turn:
+            del _held[self.path]
+            self.path = path
+            _held[path] = self
+
+    def note(self, words: bytes) -> None:
+        """Let the file say so much about its holder, and nothing else, for `note_of`. Raises `OSError`."""
+        os.ftruncate(self.descriptor, 0)
+        if words:
+            os.pwrite(self.descriptor, words, 0)
 
 
 def acquire(path: Path) -> FileLock | None:
@@ -80,23 +92,113 @@ def acquire(path: Path) -> FileLock | None:
     Raises `OSError` where the file cannot be opened.
     """
     path = path.resolve()
-    if path in _held:
-        return None
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with _turn:
+        if path in _held:
+            return None
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            os.close(descriptor)
+            raise
+        _held[path] = FileLock(path, descriptor)
+        return _held[path]
+
+
+def holder(path: Path) -> int | None:
+    """The pid of the process that holds the lock on this file; None where nobody does, or there is no file.
+
+    0 where the holder's pid means nothing here: it lives in another container or on another machine. Takes nothing,
+    so nobody who wants the lock is refused by this look. Raises `OSError` where the file cannot be looked at.
+    """
+    path = path.resolve()
+    with _turn:
+        if path in _held:
+            return os.getpid()
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _flock(fcntl.F_WRLCK))
+        finally:
+            os.close(descriptor)
+    kind, pid = _kind_and_pid(answer)
+    return None if kind == fcntl.F_UNLCK else max(0, pid)
+
+
+def note_of(path: Path) -> bytes:
+    """What the holder of this lock file has noted in it; nothing where that is this process, or there is no file."""
+    path = path.resolve()
+    with _turn:
+        try:
+            return b"" if path in _held else path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+
+if sys.platform == "darwin":
+
+    def _flock(kind: int) -> bytes:
+        return struct.pack("qqihh", 0, 0, 0, kind, os.SEEK_SET)
+
+    def _kind_and_pid(answer: bytes) -> tuple[int, int]:
+        _, _, pid, kind, _ = struct.unpack("qqihh", answer)
+        return kind, pid
+
+else:
+
+    def _flock(kind: int) -> bytes:
+        return struct.pack("hhqqi0q", kind, os.SEEK_SET, 0, 0, 0)
+
+    def _kind_and_pid(answer: bytes) -> tuple[int, int]:
+        kind, _, _, _, pid = struct.unpack("hhqqi0q", answer)
+        return kind, pid
+
+
+_NETWORK = re.compile(
+    r"(fuse\.)?(9p|afs|beegfs|ceph|cifs|glusterfs|gpfs|juicefs|lustre|nfs4?|orangefs|panfs|rclone|s3fs|smb3|sshfs|wekafs)"
+)
+"""File systems whose files another machine may change at the same time."""
+
+
+def on_network(path: Path) -> str | None:
+    """The type of the network file system that the path is on, or will be; None where it is on none.
+
+    Known on Linux only.
+    """
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
-        os.close(descriptor)
-        raise
-    _held[path] = FileLock(path, descriptor)
-    return _held[path]
+        return None
+    kind = file_system(path.resolve(), mounts)
+    return kind if _NETWORK.fullmatch(kind) else None
+
+
+def file_system(path: Path, mountinfo: str) -> str:
+    """The type of the file system of an absolute path, by a text such as `/proc/self/mountinfo`; empty where unknown.
+
+    The deepest mount point around the path counts, and of several mounts in one place the last.
+    """
+    found, depth = "", -1
+    for line in mountinfo.splitlines():
+        place, dash, source = line.partition(" - ")
+        fields = place.split()
+        if not dash or len(fields) < 5:
+            continue
+        mounted = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]))
+        if path.is_relative_to(mounted) and len(mounted.parts) >= depth:
+            found, depth = source.split()[0], len(mounted.parts)
+    return found
 
 
 def _forget_in_child() -> None:
     """Close what a fork copied: the locks themselves stayed with the parent."""
+    global _turn  # noqa: PLW0603 - a thread that did not come along may have it
+    _turn = threading.Lock()
     for lock in _held.values():
         os.close(lock.descriptor)
     _held.clear()

@@ -33,7 +33,7 @@ from kernel.event import (
     decode_records,
     encode_lines,
 )
-from kernel.files import FileLock, acquire, sync_folder, write_all, write_whole
+from kernel.files import FileLock, acquire, holder, note_of, sync_folder, write_all, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -45,20 +45,34 @@ SEGMENT_BYTES = 64 * 2**20
 KEEP_BYTES = 20 * 2**30
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BLOCK_BYTES = 2**20
+_MAKES_WAY = b"makes way\n"
 
 
 class HomeRefused(Exception):
     """This home cannot be used. Its text names the place and the way out."""
 
 
+class HomeHeld(HomeRefused):
+    """Another kernel runs on this home."""
+
+
 class Log:
     """The writer of one home's log. Opening it takes the home's lock and repairs a torn end.
+
+    One that `makes_way` says so beside the lock, for whoever else wants the home.
 
     Everything here blocks, and `append` alone is meant for the event loop: it is one encode and one write. `sync`
     and `trim` belong in a thread, one at a time.
     """
 
-    def __init__(self, home: Path, *, segment_bytes: int = SEGMENT_BYTES, keep_bytes: int = KEEP_BYTES) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        keep_bytes: int = KEEP_BYTES,
+        makes_way: bool = False,
+    ) -> None:
         self.home = home
         self.folder = home / "log"
         self.segment_bytes = segment_bytes
@@ -70,7 +84,7 @@ class Log:
         self._retired: list[_Segment] = []
         self._folder_changed = False
         self._nth: dict[str, int] = {}
-        self._lock = _lock_home(home)
+        self._lock = _lock_home(home, _MAKES_WAY if makes_way else b"")
         try:
             self.home_id = _home_id(home)
             self._active = self._recover()
@@ -361,7 +375,7 @@ def last_seq(home: Path) -> int:
 
 
 def refuse_unusable(home: Path) -> None:
-    """Raise `HomeRefused` where a kernel could not use this home. Creates nothing."""
+    """Raise `HomeRefused` where a kernel could not use this home. Creates nothing, and displaces nobody."""
     nearest = home
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -371,8 +385,13 @@ def refuse_unusable(home: Path) -> None:
         raise HomeRefused(
             f"{home}: {nearest} is not writable for this user. Choose another `home`, or mend its permissions."
         )
-    if (home / "lock").exists():
+    if (home / "lock").exists() and not makes_way(home):
         _lock_home(home).release()
+
+
+def makes_way(home: Path) -> bool:
+    """Whether another process runs on this home and leaves it to whoever wants it."""
+    return holder(home / "lock") is not None and note_of(home / "lock") == _MAKES_WAY
 
 
 def salvage(home: Path) -> int:
@@ -433,14 +452,19 @@ _decode_head = msgspec.json.Decoder(Record[Tagged]).decode  # what every line mu
 _decode_seal = msgspec.json.Decoder(_Seal).decode
 
 
-def _lock_home(home: Path) -> FileLock:
+def _lock_home(home: Path, note: bytes = b"") -> FileLock:
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = acquire(home / "lock")
     except OSError as error:
         raise _unusable(home, error) from None
     if lock is None:
-        raise HomeRefused(f"{home}: another kernel is running on this home. Stop it, or choose another `home`.")
+        raise HomeHeld(f"{home}: another kernel is running on this home. Stop it, or choose another `home`.")
+    try:
+        lock.note(note)
+    except OSError as error:
+        lock.release()
+        raise _unusable(home, error) from None
     return lock
 
 

@@ -17,7 +17,8 @@ import anyio.abc
 
 from kernel.bus import Bus
 from kernel.event import EventsDropped, KernelStarted, KernelStopped, LoopLag
-from kernel.log import HomeRefused, Log, refuse_unusable
+from kernel.files import acquire, holder
+from kernel.log import HomeHeld, HomeRefused, Log, makes_way, refuse_unusable
 from kernel.plugin import Refused
 from kernel.supervisor import Life, PluginPort, first_of
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 1.0
 REMIND_SECONDS = 5.0
 LAST_WORDS_SECONDS = 5.0
+WANTED_SECONDS = 0.25
+"""Between two looks of a kernel that makes way whether another one wants its home."""
+TAKE_OVER_SECONDS = 30.0
+"""How long to wait for a home whose kernel makes way."""
 
 
 class Outcome(IntEnum):
@@ -83,7 +88,11 @@ async def check(home: Path, parts: Sequence[Part], config: str = "") -> None:
 
 
 class Kernel:
-    """One home, its log and bus, and the plugins that share them."""
+    """One home, its log and bus, and the plugins that share them.
+
+    A kernel that `makes_way` leaves at once, as a second `stop` would have it, when another one wants its home: that
+    one holds the lock `home/wanted` and waits. What is unfinished is found there at its start.
+    """
 
     def __init__(
         self,
@@ -94,35 +103,40 @@ class Kernel:
         drain_seconds: float,
         config: str = "",
         say: Callable[[str], None] | None = None,
+        makes_way: bool = False,
     ) -> None:
         self.home = home.absolute()
         self.parts = list(parts)
         self.running = anyio.Event()
         """Set when every plugin is at work."""
+        self.made_way = False
+        """It has left, or is leaving, because another one wants its home."""
+        self.asked_to_stop = False
+        """`stop` was called, as it is for a signal."""
         self.bus: Bus
         self.lives: list[Life] = []
         self._log_options = log
         self._drain_seconds = drain_seconds
         self._config = config
         self._say = say or _say
+        self._makes_way = makes_way
         self._stopping = anyio.Event()
-        self._asked_to_stop = False
         self._scope = anyio.CancelScope()
 
     def stop(self) -> None:
         """Begin to stop: end the sources, drain, leave. A second call stops at once."""
-        if self._asked_to_stop:
+        if self.asked_to_stop:
             self._say("stopping now; what is unfinished is done at the next start")
             self._scope.cancel()
         else:
             self._say("stopping: the work in hand is finished first; Ctrl-C again stops at once")
-        self._asked_to_stop = True
+        self.asked_to_stop = True
         self._stopping.set()
 
     async def run(self) -> Outcome:
         """Run until the sources have returned or `stop` was called. Raises `StartRefused` or `HomeRefused`."""
         started = time.monotonic()
-        log = Log(self.home, segment_bytes=self._log_options.segment_bytes, keep_bytes=self._log_options.keep_bytes)
+        log = await self._open_log()
         self.bus = Bus(log)
         outcome = Outcome.undrained
         try:
@@ -146,6 +160,43 @@ class Kernel:
             raise StartRefused(refused)
         return outcome
 
+    async def _open_log(self) -> Log:
+        """Take the home, also from a kernel that makes way."""
+        try:
+            return self._log()
+        except HomeHeld:
+            if self._makes_way or not makes_way(self.home):
+                raise
+        self._say(f"{self.home}: is in use by a process that makes way; it is taken over as soon as that has left")
+        wanted = None
+        try:
+            with anyio.move_on_after(TAKE_OVER_SECONDS):
+                while True:
+                    wanted = wanted or acquire(self.home / "wanted")
+                    await anyio.sleep(0.05)
+                    try:
+                        return self._log()
+                    except HomeHeld:
+                        if not makes_way(self.home):
+                            raise
+        finally:
+            if wanted is not None:
+                wanted.path.unlink(missing_ok=True)
+                wanted.release()
+        raise HomeHeld(
+            f"{self.home}: the process on this home was to make way, and did not within {TAKE_OVER_SECONDS:g} seconds. "
+            f"Its pid is {holder(self.home / 'lock')}; end it, or choose another `home`."
+        )
+
+    def _log(self) -> Log:
+        options = self._log_options
+        return Log(
+            self.home,
+            segment_bytes=options.segment_bytes,
+            keep_bytes=options.keep_bytes,
+            makes_way=self._makes_way,
+        )
+
     async def _run(self, log: Log) -> Outcome:
         names = {part.name: f"{part.plugin.__module__}:{part.plugin.__qualname__}" for part in self.parts}
         if log.repaired is not None:
@@ -156,6 +207,8 @@ class Kernel:
         await self.bus.publish("kernel", [started])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heartbeat)
+            if self._makes_way:
+                tasks.start_soon(self._make_way)
             await self._start(tasks)
             with anyio.move_on_after(self._drain_seconds) as deadline:
                 await self._drain()
@@ -229,6 +282,15 @@ class Kernel:
             waits = [f"{life.name}: {words}" for life in self.lives if life.plugin and (words := life.plugin.pending())]
             if waits:
                 self._say(f"waiting for {'; '.join(waits)}")
+
+    async def _make_way(self) -> None:
+        """Stop at once when another process wants the home."""
+        while holder(self.home / "wanted") is None:  # noqa: ASYNC110 - a file's lock has no event to wait for
+            await anyio.sleep(WANTED_SECONDS)
+        self._say("making way, as another kernel wants this home; what is unfinished is done there")
+        self.made_way = True
+        self._stopping.set()
+        self._scope.cancel()
 
     async def _heartbeat(self) -> None:
         """Once a second: put the log on disk, keep it within its bound, say what was dropped and how late this ran."""

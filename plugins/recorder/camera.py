@@ -121,7 +121,14 @@ class Camera:
 
         self.line.look_for_trouble()
         self.line.look()
-        return self._requests.decide(episode, self.telemetry.worker, bool, own_or)
+        decision = self._requests.decide(episode, self.telemetry.worker, bool, own_or)
+        if decision.why == "low disk":
+            self.line.warn_once(
+                "disk",
+                f"{self.line.env_id}: no recording begins, as the disk of {self.script.home} is nearly full; the first "
+                "episode after there is room again is recorded.",
+            )
+        return decision
 
     def begin_episode(self, observation: Any, info: Any, *, seed: int | None, episode: int, decision: Decision) -> None:
         """Begin an episode in the telemetry; the recording that shows it has begun before."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from msgspec import structs
 
 from plugins.recorder import weights_and_biases
-from plugins.recorder.home import prepare_home
+from plugins.recorder.home import network_warning, prepare_home
+from plugins.recorder.line import warn
 from plugins.recorder.sessions import claim_worker, join_session
 from plugins.recorder.spool import Producer, new_session_id
 from plugins.recorder.watch import Watch
@@ -56,6 +57,9 @@ class Script:
     def __init__(self, home: Path) -> None:
         """Raises `OSError` or `HomeUnusable` where nothing can be recorded there."""
         prepare_home(home)
+        network = network_warning(home)
+        if network:
+            warn(network)
         announce_root()
         self.home = home
         self.session, self._owned = join_session(home, os.environ[ROOT])

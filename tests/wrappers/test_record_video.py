@@ -134,7 +134,7 @@ def test_an_episode_that_is_not_captured_renders_nothing(tmp_path: Path, home: P
 
 def test_results_are_handed_on_as_they_are(tmp_path: Path, home: Path) -> None:
     class Marked(Bars):
-        result: Any = (np.zeros(1), np.float32(0.5), np.bool_(False), 0, {"x": object()})  # noqa: FBT003 - a value
+        result: Any = (np.zeros(1), np.float32(0.5), np.bool_(False), 0, {"x": object()})
 
         def step(self, action: Any) -> Any:
             return self.result
@@ -335,7 +335,7 @@ def test_the_second_live_environment_of_a_folder_has_names_of_its_own(tmp_path: 
             envs.append(RecordVideo(bars(), tmp_path / "v", **EPISODES, wait=False))
     play(envs[0])
     for number, env in enumerate(envs[1:], start=1):
-        with pytest.warns(RuntimeWarning, match=f"rl-video-w{number}-") as warned:  # noqa: PT031 - one warning over all
+        with pytest.warns(RuntimeWarning, match=f"rl-video-w{number}-") as warned:
             play(env, 2)
         assert len(warned) == 1
     for env in envs:

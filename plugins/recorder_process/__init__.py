@@ -1,0 +1,1 @@
+"""The recorder process: a kernel that encodes what training scripts record, while there are any."""
