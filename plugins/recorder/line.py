@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import traceback
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plugins.events import RecorderFailed
@@ -13,6 +16,7 @@ from plugins.recorder.spool import ITEM_BYTES, Meter, Outbox, Producer, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from kernel.event import Event
 
@@ -130,8 +134,15 @@ class Line:
 
 
 def warn(text: str, kind: type[Warning] = RuntimeWarning) -> None:
-    """One warning to the user, which never becomes an exception in his training loop."""
+    """One warning to the user, at the line of his that we were called from; never an exception in his training loop."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the one way to the caller's line
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame = frame.f_back
+    place = ("stepreel", 1) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
     try:
-        warnings.warn(text, kind, stacklevel=5)
+        warnings.warn_explicit(text, kind, *place)
     except Warning:  # warnings are errors here, and an error of ours must not end a training
         sys.stderr.write(f"stepreel: {text}\n")
+
+
+_NOT_THE_USERS = (str(Path(__file__).parent), contextlib.__file__, threading.__file__)

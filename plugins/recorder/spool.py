@@ -6,6 +6,7 @@
         events-000001.bin, …    batches: u32le length and u32le CRC-32 of the body; u64le first nth; a msgpack array
         <recording>/            recording.json (`RecordingPlan`), and its chunks (see `frames`)
         control.json            `Control`, written by the kernel; until it is there, home/capture.json applies
+        collected.json          written by the kernel: which event files it has taken in, and what was open behind them
 
 Who steps appends bytes to lists, and nothing else. The writer thread takes the events first and then the frames, and
 writes the frames first and then the events: so what an event speaks of is there when the event is.

@@ -67,8 +67,6 @@ class Telemetry:
     @property
     def env_steps(self) -> int:
         """Environment steps so far."""
-        if self.settle is not None:
-            self.settle()
         episode = self.episode
         if episode is None:
             return self._steps_before
