@@ -17,7 +17,7 @@ from plugins.recorder.judge import KEPT, Judge
 from plugins.recorder.line import Line
 from plugins.recorder.requests import Decision, Requests
 from plugins.recorder.sessions import claim_worker
-from plugins.recorder.tape import Close, Tape, Wanted
+from plugins.recorder.tape import NOTHING_SHOWN, Close, Shown, Tape, Wanted
 from plugins.recorder.telemetry import Telemetry
 from plugins.recorder.triggers import Verdict, due
 from plugins.recorder.watch import Awaited
@@ -132,21 +132,24 @@ class Camera:
 
     def begin_episode(self, observation: Any, info: Any, *, seed: int | None, episode: int, decision: Decision) -> None:
         """Begin an episode in the telemetry; the recording that shows it has begun before."""
-        recording = first_frame = None
-        take = self.tape.take
-        if self.tape.open and take is not None:
-            recording = take.recording
-            first_frame = take.films[-1].frames if take.films else 0
+        shown = self.next_shown()
         self.telemetry.begin(
             observation,
             info,
             seed=seed,
             episode=episode,
-            captured=recording is not None,
+            captured=shown.recording is not None,
             why=decision.why,
-            recording=recording,
-            first_frame=first_frame,
+            recording=shown.recording,
+            first_frame=shown.frame,
         )
+
+    def next_shown(self) -> Shown:
+        """What the next picture will show, where one is wanted."""
+        take = self.tape.take
+        if take is None or not self.tape.open:
+            return NOTHING_SHOWN
+        return Shown(take.recording, take.films[-1].frames if take.films else 0, 1)
 
     def show_reset(self) -> None:
         """Behind the picture that belongs to a reset, and to no step."""

@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.core import ActType, ObsType
 
+from plugins.recorder.apart import Rows, rows_in
+from plugins.recorder.batch import Batch, Opening, chosen_of
 from plugins.recorder.describe import env_id_of
 from plugins.recorder.filming import Filming, about_session, order, refuse_render_mode
 from plugins.recorder.requests import Decision
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from plugins.events import Keep, VideoAvailable
     from plugins.recorder.camera import Camera
+    from plugins.recorder.tape import Shown
 
 
 class RecordVideo(  # upstream's bases and their order, behind what all of our wrappers have in common
@@ -48,6 +51,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         disable_logger: bool = True,  # noqa: FBT001, FBT002 - as upstream has it
         gc_trigger: Callable[[int], bool] | None = None,
         *,
+        indices: Sequence[int] | None = None,
         home: str | os.PathLike[str] | None = None,
         telemetry: Any = "captured",
         keep: Keep | None = None,
@@ -71,6 +75,8 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             disable_logger: Taken for compatibility; there is nothing to log.
             gc_trigger: Given the episode's index at the end of a recording, whether to collect garbage then. By default
                 nothing is collected, as nothing is held.
+            indices: For a batch of environments behind the API of one (as Isaac Lab has it): tell what these of them
+                do. Without, nothing is told of the steps of a batch.
             home: Where everything else is kept; by default `$STEPREEL_HOME`, else `./.stepreel`.
             telemetry: `"captured"` tells the steps of captured episodes, and each episode's start and end; `"all"` each
                 step; `"episodes"` starts and ends alone; False nothing.
@@ -93,6 +99,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             "fps": fps,
             "disable_logger": disable_logger,
             "gc_trigger": gc_trigger,
+            "indices": indices,
             "home": home,
             "telemetry": telemetry,
             "keep": keep,
@@ -131,8 +138,12 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             gc_trigger=gc_trigger,
         )
         self._resets_itself = _resets_itself(env)
-        self._batched = False
+        self._indices = chosen_of(indices, getattr(env.unwrapped, "num_envs", None))
+        self._environments = len(self._indices or (0,))
+        self._batched = indices is not None
         """Its results are vectors of many environments: no reward, and no end of an episode."""
+        self._batch: Batch | None = None
+        """Their telemetry, where it is asked for."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -212,6 +223,8 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             whole += perf_counter() - entered
         if fresh and self._resets_itself:
             camera.show_reset()  # this step was the reset
+        elif self._batch is not None:
+            self._tell_rows(self._batch, camera, action, result, tape.shown() if films else NOTHING_SHOWN)
         elif not self._batched and not self._is_batch(terminated):
             episode = telemetry.episode
             over = telemetry.step(
@@ -229,7 +242,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         clock.add(whole)
         if films:
             self._stop_at_length()
-        elif self.step_trigger is None:
+        elif self.step_trigger is None and not self._batched:
             self._untold = telemetry.untold()
 
     def _end_untold(self, info: Any, terminated: Any) -> None:
@@ -257,6 +270,44 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         assert self._camera is not None
         self._camera.abort()
         return True
+
+    def _tell_reset(self, camera: Camera, observation: Any, info: Any, seed: int | None, decision: Decision) -> None:
+        if not self._batched:
+            super()._tell_reset(camera, observation, info, seed, decision)
+        if self._indices is None:
+            return
+        batch = self._batch
+        if batch is None or batch.streams is not camera.streams:
+            size = getattr(self.env.unwrapped, "num_envs", 0) or rows_in(observation)
+            space = getattr(self.env.unwrapped, "single_observation_space", None)
+            self._batch = batch = Batch(camera.streams, Rows(size, self._indices), (space, None))
+        row, own = batch.apart(observation, info)
+        shown = camera.next_shown()
+        opening = Opening(captured=shown.recording is not None, why=decision.why, shown=shown)
+        for place in range(len(self._indices)):
+            number = self._episode if place == 0 else None
+            batch.begin(place, row(place), own(place), opening, seed=seed, number=number)
+
+    def _tell_rows(self, batch: Batch, camera: Camera, action: Any, result: Any, shown: Shown) -> None:
+        """A step of a batch, which resets in the same step, as Isaac Lab does."""
+        if np.ndim(result[2]) == 0:
+            self._batch = None
+            camera.abort()
+            camera.line.warn_once(
+                "indices",
+                f"{self._about.env_id}: gives the results of one environment, and indices needs those of many",
+            )
+            return
+        if shown.frame is None and not batch.told and batch.passes(result):
+            return
+        step = batch.take(action, result, self._step_seconds)
+        batch.tell_ends(step)
+        batch.tell_steps(step, step.ended, shown, len(batch.streams))
+        batch.count(step)
+        opening = Opening(captured=camera.tape.open, why="goes on" if camera.tape.open else "not due", shown=shown)
+        for place in step.ended:
+            batch.begin(place, *step.first(place), opening)
+        self._episode = batch.numbers[0]
 
     def _render(self) -> Any:
         return self.env.render()

@@ -1,4 +1,4 @@
-"""Sub-environments of vector environments whose episodes have lengths that a test knows, and whose pictures tell all."""
+"""Vector environments whose episodes have lengths that a test knows, and whose pictures tell what they show."""
 
 from __future__ import annotations
 
