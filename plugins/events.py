@@ -145,6 +145,8 @@ class EpisodeStarted(Event):
     recording: str | None = None
     first_frame: int | None = None
     """Index in the recording of the picture after the reset."""
+    agents: list[str] = []
+    """Who takes part, as far as that is known; empty for a lone `agent_0`."""
     time: float = 0.0
     """When the reset returned: Unix time in seconds, by the producer's clock."""
     evaluation: bool = False

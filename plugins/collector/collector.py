@@ -21,6 +21,7 @@ from plugins.collector.sessions import (
     Totals,
     forget,
     is_in_the_log,
+    is_of_script,
     note_in_the_log,
     outcome_of,
     session_folders,
@@ -70,8 +71,10 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         try:
             yield
         finally:
-            for folder in self._folders.values():
-                folder.release()
+            for folder in list(self._folders.values()):
+                # Recordings may have left the spool since the last look.
+                if not (folder.finished and await anyio.to_thread.run_sync(folder.remove_folder)):
+                    folder.release()
             self._release_hold()
 
     async def run(self) -> None:
@@ -172,7 +175,8 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             if any(folder.producer.startswith(f"{session}-") for folder in self._unfinished()):
                 continue
             totals = await self._totals_of(session)
-            if totals is not None:
+            # Of a script that was killed before it had said anything there is nothing to be ended.
+            if totals is not None and (totals.knows(session) or not is_of_script(path)):
                 await self.publish(totals.end(session, outcome))
             await self.sync()
             await anyio.to_thread.run_sync(forget, path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.files import holder, write_whole
-from plugins.events import EpisodeEnded, RecordingSealed, SessionEnded, WorkerEnded
+from plugins.events import EpisodeEnded, RecordingSealed, SessionEnded, SessionStarted, WorkerEnded
 from plugins.recorder.sessions import mark_ended, read_owner, sessions_folder
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Outcome = Literal["finished", "stopped", "failed", "lost"]
 
-TOLD_BY = (SessionEnded, EpisodeEnded, RecordingSealed, WorkerEnded)
+TOLD_BY = (SessionStarted, SessionEnded, EpisodeEnded, RecordingSealed, WorkerEnded)
 
 
 def session_folders(home: Path) -> list[Path]:
@@ -62,6 +62,8 @@ class Totals:
         """Take events in, each worker's in their order."""
         for event in events:
             match event:
+                case SessionStarted():
+                    self._of[event.session] = self._of.get(event.session, Total())
                 case EpisodeEnded():
                     total = self._of[event.session]
                     total.episodes += total.last_ended.get(event.worker) != event.episode
@@ -74,6 +76,10 @@ class Totals:
                     total.steps += event.steps
                     total.frames_dropped += event.frames_dropped
                     total.steps_dropped += event.steps_dropped
+
+    def knows(self, session: str) -> bool:
+        """Whether anything was said of a session."""
+        return session in self._of
 
     def end(self, session: str, outcome: Outcome) -> SessionEnded:
         """What to say of a session that is over."""
@@ -91,6 +97,12 @@ class Totals:
     def forget(self, session: str) -> None:
         """Its end was said."""
         self._of.pop(session, None)
+
+
+def is_of_script(folder: Path) -> bool:
+    """Whether a session is a training script's, whose processes say all of it; a runner's is begun by the kernel."""
+    owner = read_owner(folder)
+    return owner is not None and owner.kind == "script"
 
 
 def session_of(producer: str) -> str:
@@ -116,8 +128,7 @@ def forget(folder: Path) -> None:
 
     It is renamed first: a process of the script may try to put something into it until it is gone.
     """
-    owner = read_owner(folder)
-    if owner is not None and owner.kind == "script":
+    if is_of_script(folder):
         mark_ended(folder)
     leaving = folder.with_name(f".{folder.name}.leaving.tmp")
     folder.rename(leaving)

@@ -137,7 +137,7 @@ class OpenWork(msgspec.Struct):
     def _start_episode(self, started: EpisodeStarted) -> None:
         self.ended.pop(started.worker, None)
         without = msgspec.structs.replace(started, observation=None, info=None, nonfinite={})
-        self.episodes[started.worker] = Episode(without)
+        self.episodes[started.worker] = Episode(without, {agent: AgentTotals() for agent in started.agents})
         self._show(started.recording, started.worker, started.episode)
 
     def _start_recording(self, started: RecordingStarted) -> None:
@@ -155,7 +155,7 @@ class OpenWork(msgspec.Struct):
         if episode is None or episode.started.episode != step.episode:
             return
         totals = episode.agents.get(step.agent)
-        if totals is None:
+        if totals is None or not totals.steps:
             totals = episode.agents[step.agent] = AgentTotals(total_reward=0.0)
         if step.step != totals.steps + 1 or step.reward is None or totals.total_reward is None:
             totals.total_reward = None

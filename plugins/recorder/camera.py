@@ -346,7 +346,7 @@ class Camera:
 
     def forget_parent(self) -> None:
         """In a forked child: all that is open is the parent's."""
-        self.foreign = True
+        self.foreign = self.line.off = True
         self.tape.take = None
         for stream in self.streams:
             stream.episode = None

@@ -16,20 +16,22 @@ from __future__ import annotations
 import json
 import os
 import select
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 import kernel.files
-from kernel.files import acquire, holder, write_whole
+from kernel.files import acquire, holder, write_all, write_whole
 from plugins.recorder.sessions import sessions_folder
 from plugins.recorder.spool import spool_folder
 
 PROGRAM = Path(__file__).absolute().parent.parent / "recorder_process"
+REPORT = 3
+"""The descriptor on which the program answers."""
 START_SECONDS = 20.0
 """How long `look` waits for the process that it has started."""
 RESTARTS = 3
@@ -210,27 +212,33 @@ def _detach(home: Path, log: int, report: int) -> None:
     start reads none (`-S`): no other program's startup files take part in it.
     """
     order = {
-        "report": report,
         "kernel": str(Path(kernel.files.__file__).absolute().parent),
         "plugins": str(PROGRAM.parent),
         "path": [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)],  # noqa: PTH100 - text to text
     }
-    process = subprocess.Popen(
-        [sys.executable, "-S", "-P", str(PROGRAM), str(home)],
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        cwd="/",
-        env=_environment(),
-        start_new_session=True,
-        pass_fds=(report,),
-    )
+    # Not subprocess: it waits on a pipe until the program runs, and another thread that forks at that moment leaves the
+    # pipe's other end with a child that never runs anything. For the same reason the order ends with its line.
+    reading, writing = os.pipe()
     try:
-        process.communicate(json.dumps(order).encode(), timeout=START_SECONDS)
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+        process = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-S", "-P", str(PROGRAM), str(home)],
+            _environment(),
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, reading, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, report, REPORT),
+            ],
+            setsigmask=[],
+        )
+        with suppress(BrokenPipeError):  # it has ended; its answer, or its last words, say why
+            write_all(writing, json.dumps(order).encode() + b"\n")
+    finally:
+        os.close(reading)
+        os.close(writing)
+    with suppress(ChildProcessError):  # a script that waits for its children itself may have been quicker
+        os.waitpid(process, 0)
 
 
 def _environment() -> dict[str, str]:

@@ -13,6 +13,7 @@ A folder whose lock is free and whose file has no outcome is that of an owner wh
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Literal
@@ -72,13 +73,18 @@ def open_session(home: Path, session: str, kind: Literal["runner", "script"]) ->
     building = folder.with_name(f".{session}.tmp")
     if folder.exists():
         raise FileExistsError(f"{folder}: the session {session} was begun before; its id must be a new one")
-    building.mkdir(parents=True)
+    building.mkdir(parents=True, exist_ok=True)  # it may be there from one that was killed while it built
     lock = acquire(building / "lock")
     if lock is None:
         raise FileExistsError(f"{building}/lock is held by another process, which begins the session {session}, too")
     owner = OwnerFile(session=session, pid=os.getpid(), kind=kind)
-    write_whole(building / "owner.json", msgspec.json.encode(owner), lasting=True)
-    building.rename(folder)  # from here on it is seen, and seen as locked
+    try:
+        write_whole(building / "owner.json", msgspec.json.encode(owner), lasting=True)
+        building.rename(folder)  # from here on it is seen, and seen as locked
+    except OSError:  # a sibling was quicker, or the disk is full
+        lock.release()
+        shutil.rmtree(building, ignore_errors=True)
+        raise
     lock.moved(folder / "lock")
     return Session(folder, lock, owner)
 

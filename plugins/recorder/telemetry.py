@@ -26,6 +26,9 @@ Tells = Literal["all", "captured", "episodes", "none"]
 """Of which steps there are events: of all, of those of captured episodes, or of none; `none` has no episodes either."""
 
 
+LONE = ("agent_0",)
+
+
 class Telemetry:
     """The episodes and steps of one environment of the session. One thread at a time uses it."""
 
@@ -50,6 +53,8 @@ class Telemetry:
         self._plain = POLICIES[values]
         self._plain_action = POLICIES["all"] if values == "all" else small
         self._agents = tuple(agents)
+        self.taking_part = [] if self._agents == LONE else list(agents)
+        """Who takes part in the next episode, for its start to tell."""
         self._steps_before = 0
         self.tells_losses = True
         """Whether its end counts what was dropped on the line; of several on one line, one does."""
@@ -107,6 +112,7 @@ class Telemetry:
                 captured=captured,
                 recording=recording,
                 first_frame=first_frame,
+                agents=self.taking_part,
                 time=time(),
                 evaluation=evaluation,
                 training_step=self.training_step,

@@ -118,7 +118,7 @@ class Watch:
         self._awaited.extend(left)
 
     def _is_done(self, awaited: Awaited) -> bool:
-        if awaited.withdrawn:
+        if awaited.withdrawn or awaited.done:
             return True
         film = awaited.film
         recording = film.plan.recording

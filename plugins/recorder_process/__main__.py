@@ -13,16 +13,21 @@ import os
 import sys
 from pathlib import Path
 
+REPORT = 3
+"""The descriptor on which the script hears how it went; as `plugins.recorder.process` has it."""
+
 
 def begin() -> None:
     """Become nobody's child, make our packages known by their place, and go on there."""
-    order = json.load(sys.stdin)
+    os.setsid()
+    order = json.loads(sys.stdin.readline())
     if os.fork():
         os._exit(0)
+    os.chdir("/")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    os.close(null)
-    os.set_inheritable(order["report"], False)
+    os.closerange(REPORT + 1, os.sysconf("SC_OPEN_MAX"))  # what libraries of the script have left open
+    os.set_inheritable(REPORT, False)
     here = str(Path(__file__).absolute().parent)
     own = [entry for entry in sys.path if entry != here]  # the standard library first: a script's folder may hide it
     sys.path[:] = [*own, *(entry for entry in order["path"] if entry not in own)]
@@ -31,10 +36,10 @@ def begin() -> None:
     home = Path(sys.argv[1])
     lock = importlib.import_module("kernel.files").acquire(home / "recorder.lock")
     if lock is None:
-        os.write(order["report"], b'{"state":"left","why":"another recorder process is here"}\n')
+        os.write(REPORT, b'{"state":"left","why":"another recorder process is here"}\n')
         return
     # From here on nobody starts another one, however long the rest takes on a busy machine.
-    importlib.import_module("plugins.recorder_process.life").main(home, order["report"])
+    importlib.import_module("plugins.recorder_process.life").main(home, REPORT)
     lock.release()
 
 
