@@ -72,8 +72,9 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             yield
         finally:
             for folder in list(self._folders.values()):
-                # Recordings may have left the spool since the last look.
-                if not (folder.finished and await anyio.to_thread.run_sync(folder.remove_folder)):
+                if folder.adopted and folder.finished and not folder.recording_folders():
+                    await self._put_away(folder)  # its last recording has left the spool since the last look
+                else:
                     folder.release()
             self._release_hold()
 

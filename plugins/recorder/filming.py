@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+import numpy as np
 from gymnasium import logger
 
 from plugins.events import Keep, SessionStarted
@@ -195,7 +196,7 @@ class Filming(CameraOwner):
             assert camera is not None
             path = camera.path(self.video_folder, self.name_prefix, self._video_name or "")
             if not camera.end_recording(self._because, path):
-                logger.warn("Ignored saving a video as there were zero frames to save.")
+                warn("Ignored saving a video as there were zero frames to save.", UserWarning)
         self._video_name = None
         if self.gc_trigger is not None and self.gc_trigger(self.episode_id):
             gc.collect()
@@ -218,20 +219,23 @@ class Filming(CameraOwner):
             return
         if isinstance(frame, list):
             if not frame:
-                logger.warn(
+                warn(
                     "Trying to capture render frame but 'env.render()' has just been called. "
-                    "The frame cannot be captured."
+                    "The frame cannot be captured.",
+                    UserWarning,
                 )
                 return
             self.render_history += frame
             frame = frame[-1]
-        if is_picture(frame):
-            self._add(frame, self._step_seconds + perf_counter() - began)
+        if type(frame) is np.ndarray or is_picture(frame):
+            self._captured += 1
+            camera.tape.add(frame, self._step_seconds + perf_counter() - began)
         else:
             self._stop(f"render() gave no array but {type(frame).__name__}")
-            logger.warn(
+            warn(
                 "Recording stopped: expected type of frame returned by render to be a numpy array, "
-                f"got instead {type(frame)}."
+                f"got instead {type(frame)}.",
+                UserWarning,
             )
 
     # What a wrapper says of its environment --------------------------------------------------------------------------

@@ -47,7 +47,6 @@ class CameraOwner:
         self._camera: Camera | None = None
         self._training_step: int | None = None
         self._told_unusable = False
-        announce_root()
 
     @property
     def recording(self) -> bool:
@@ -136,3 +135,6 @@ class CameraOwner:
 
 def _nothing() -> None:
     """There is no camera yet."""
+
+
+announce_root()  # a script may only hand our classes to processes that wrap, as Stable-Baselines3's make_vec_env does

@@ -39,4 +39,4 @@ def as_uint8(picture: np.ndarray[Any, Any], white: float) -> np.ndarray[Any, Any
     if picture.dtype == np.uint8:
         return picture
     scaled = np.nan_to_num(picture.astype(np.float32), nan=0.0, posinf=white, neginf=0.0) * (255.0 / white)
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)

@@ -38,6 +38,9 @@ COMPRESSION_BUDGET = 0.05
 ACCELERATIONS = (1, 4, 16, 64)
 """LZ4's acceleration, from the smallest frames to the fastest."""
 
+MEASURED = 4
+"""Of so many frames it is measured of one how long compressing took, as measuring is a part of the cost."""
+
 MOST_PARTS = 64
 """An environment whose pictures change their size oftener in one recording is not recorded further."""
 
@@ -147,7 +150,8 @@ class Tape:
             film.dropped += 1
             meter.frames_dropped += 1
             return None
-        began = perf_counter()
+        measured = step_seconds and (film is None or not film.frames % MEASURED)
+        began = perf_counter() if measured else 0.0
         try:
             if film is None:
                 raise FrameRefused  # noqa: TRY301 - a first frame is as one of another kind
@@ -163,7 +167,7 @@ class Tape:
                 meter.frames_dropped += 1
                 line.warn_once("frame", f"{self.env_id}: a frame was left out of the video: {refusal}")
                 return None
-        if step_seconds:
+        if measured:
             self._adapt(perf_counter() - began, step_seconds)
         if payload == film.last:
             payload = b""  # a repeat

@@ -620,8 +620,8 @@ def test_agents_that_were_named_and_never_stepped_end_as_aborted_too() -> None:
         agents=["north", "south"],
     )
     step = StepRecorded(
-        session="s", worker=0, agent="south", episode=3, step=1, action=0, reward=2.0, terminated=False, truncated=False,
-        time=1.0, step_seconds=0.0,
+        session="s", worker=0, agent="south", episode=3, step=1, action=0, reward=2.0,
+        terminated=False, truncated=False, time=1.0, step_seconds=0.0,
     )  # fmt: skip
     for event in (started, step):
         work.follow(event)

@@ -14,6 +14,7 @@ from plugins.recorder.wrappers import RecordVideo
 from tests.end_to_end.homes import frames_of
 from tests.environments.bars import Bars, shown
 from tests.wrappers.homes import home_in
+from tests.wrappers.test_record_video import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ def test_every_call_leaves_the_same_attributes_and_the_same_files(
 
 
 def test_frame_k_is_the_picture_after_step_k(tmp_path: Path, home: Path) -> None:
-    env = RecordVideo(Bars(length=50, render_mode="rgb_array"), tmp_path / "v", episode_trigger=lambda _: True)
+    env = record(Bars(length=50, render_mode="rgb_array"), tmp_path / "v", episode_trigger=lambda _: True)
     env.reset()
     while not env.step(0)[2]:
         pass
