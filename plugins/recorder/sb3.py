@@ -280,9 +280,13 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         camera.abort()
         why = decision.why
         if begins:
-            why = decision.why if decision.captured else TRIGGER.why
-            self._begin(Rule(why, whole=False, asked=decision.asked))
-        opening = self._opening(camera, why if self.recording == begins else "goes on", camera.tape.shown())
+            rule = Rule(why, whole=False, asked=decision.asked) if decision.captured else TRIGGER
+            self._begin(rule)
+            if self.recording:
+                why = rule.why
+        elif self.recording:
+            why = "goes on"
+        opening = self._opening(camera, why, camera.tape.shown())
         infos = self._reset_infos()
         row = batch.rows.of(observations, self.observation_space)
         for place in range(self.num_envs):
@@ -291,7 +295,7 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         self._telling = bool(batch.told)
 
     def _at_step(self, result: Any, *, films: bool, due: bool) -> None:
-        # 3 µs where nothing is told: counting for all environments, and asking whether somebody's episode is over.
+        # 2 µs where nothing is told: counting for all environments, and asking whether somebody's episode is over.
         _, rewards, dones, _ = result
         why = "goes on"
         if films:

@@ -109,7 +109,8 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             "resume": resume,
             "tags": tags,
         }
-        gym.utils.RecordConstructorArgs.__init__(self, **arguments)
+        # Not copied: what `on_video` belongs to may be a thing that cannot be.
+        gym.utils.RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         gym.Wrapper.__init__(self, env)
         refuse_render_mode(env.render_mode)
         mine = order(

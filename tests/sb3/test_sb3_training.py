@@ -106,7 +106,7 @@ def test_ppo_on_environments_in_processes_of_their_own_has_the_same_videos_and_r
 
 @pytest.mark.parametrize("how", ["dummy", "fork"])
 def test_a_script_that_does_not_close_has_its_videos_when_it_has_ended(how: str, place: Place) -> None:
-    """With Bars: a child that renders by pygame catches SIGTERM and stays, with or without us; so does its script."""
+    """With Bars: a child that renders by pygame does not heed SIGTERM, with or without us, and holds up its script."""
     script = OURS.replace("CartPole-v1", "bars:Bars-v0")
     ended = place.run(place.write("train.py", script).name, how, "leave")
     assert ended.code == 0, ended.err

@@ -252,3 +252,4 @@ def test_no_recording_begins_while_the_disk_is_nearly_full(tmp_path: Path, home:
     close(env, home)
     names = sorted(path.name for path in (tmp_path / "videos").iterdir())
     assert names == ["rl-video-step-0-to-step-2.mp4", "rl-video-step-8-to-step-10.mp4"]
+    assert events(home, "EpisodeStarted")[1]["capture"] == "low disk"

@@ -17,8 +17,8 @@ from plugins.recorder import tape
 from plugins.recorder.wrappers import RecordVideo
 from tests.end_to_end.homes import check_log, events, frames_of, rows
 from tests.environments.bars import Bars, draw, shown
-from tests.wrappers.envs import Batch, Filmed, OnDevice, ResetsItself, Shows
 from tests.wrappers.homes import end_script, home_in, wait_until_quiet
+from tests.wrappers.misbehaving import Batch, Filmed, OnDevice, ResetsItself, Shows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 from plugins.recorder.vector import RecordVideoVector
 from tests.end_to_end.homes import frames_of
 from tests.environments.bars import draw, shown
-from tests.wrappers.envs import OnDevice
+from tests.wrappers.misbehaving import OnDevice
 from tests.wrappers.vector_envs import HEIGHT, WIDTH, Pictures, cells, play, told, vector
 
 if TYPE_CHECKING:
