@@ -173,6 +173,10 @@ class Each:
             owner.episode_id = self.cells[0].episode_id
             owner.step_id = max(cell.step_id for cell in self.cells)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy's cells have no cameras, and so no telemetry."""
+        return {**self.__dict__, "batch": None, "_pictures": None}
+
     @property
     def recording(self) -> bool:
         """Whether any is recorded."""

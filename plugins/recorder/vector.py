@@ -482,6 +482,9 @@ class RecordVideoVector(
         else:
             each.let_go()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_batch": None, "_quiet": False, "_resetting": ()}
+
     def _fail(self, error: Exception) -> None:
         self._quiet = False
         if self._each is None:

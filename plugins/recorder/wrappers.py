@@ -310,6 +310,9 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             batch.begin(place, *step.first(place), opening)
         self._episode = batch.numbers[0]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_batch": None}
+
     def _render(self) -> Any:
         return self.env.render()
 

@@ -245,7 +245,8 @@ def test_no_recording_begins_while_the_disk_is_nearly_full(tmp_path: Path, home:
     assert env._camera is not None
     outbox = env._camera.script.producer.outbox
     outbox.control = Control(held=True)
-    play(env, 4)
+    env.step_id = 4
+    play(env, 3)
     assert not env.recording
     outbox.control = Control(settings=CaptureSettings(mode="off"), asked=1)
     go(env, 4)

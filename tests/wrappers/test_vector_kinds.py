@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import pickle
@@ -259,6 +260,24 @@ def test_a_forked_child_leaves_the_parents_recording_alone(tmp_path: Path, home:
     env.step(np.zeros(3, np.int64))
     env.close()
     assert [len(list(frames_of(path))) for path in (tmp_path / "v").iterdir()] == [4]
+    told(home)
+
+
+@pytest.mark.parametrize("per_env", [False, True])
+def test_a_copy_records_nothing_until_its_own_reset(tmp_path: Path, home: Path, *, per_env: bool) -> None:
+    env = RecordVideoVector(vector(LENGTHS), tmp_path / "v", per_env=per_env)
+    play(env, 1)
+    other = copy.deepcopy(env)
+    other.step(np.zeros(3, np.int64))
+    assert not other.recording
+    env.step(np.zeros(3, np.int64))
+    env.close()
+    assert [len(list(frames_of(path))) for path in (tmp_path / "v").iterdir()] == [3] * (3 if per_env else 1)
+    other.episode_id = 7
+    other.episode_trigger = lambda _: True
+    play(other, 1)
+    other.close()
+    assert len(names(tmp_path / "v")) > 1
     told(home)
 
 
