@@ -249,6 +249,11 @@ class Camera:
         self._forget_recording()
         return frames
 
+    def drop_recording(self, why: str) -> None:
+        """End the running recording without a video."""
+        self.tape.close(Close(verdict=Verdict(kept=False, kept_for=[], why=why), last_episode=None))
+        self._forget_recording()
+
     def end(self) -> None:
         """Where the script, or the wrapper, ends without a `close`: seal what is open."""
         try:

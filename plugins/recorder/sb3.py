@@ -138,6 +138,8 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         """Why our own rules end a recording at the moment, or that it is complete; None: a user ends it."""
         self._captured = 0
         """Pictures of the running recording."""
+        self._begun_at = -1
+        """The step at which it began."""
         self._actions: Any = None
         self._step_seconds = 0.0
         arguments = {
@@ -385,6 +387,7 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         self.video_path = camera.path(str(wanted.parent), self.name_prefix, wanted.stem)
         self.video_name = Path(self.video_path).name
         self._captured = 0
+        self._begun_at = self.step_id
         self._telling = True
         batch = self._batch
         camera.begin(
@@ -397,6 +400,9 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
 
     def _seal(self, camera: Camera) -> None:
         if not camera.tape.open:
+            return
+        if self._because == ANOTHER_BEGAN and self._begun_at == self.step_id:
+            camera.drop_recording("another recording of the same name began")
             return
         path = str(Path(self.video_path).absolute())  # it may have been given another name meanwhile
         if not camera.end_recording(self._because or "", path):

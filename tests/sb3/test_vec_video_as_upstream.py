@@ -152,6 +152,19 @@ def test_the_picture_of_all_environments_is_filmed_and_the_step_that_ends_an_epi
     ]  # fmt: skip
 
 
+def test_a_second_reset_at_the_same_step_begins_the_recording_anew(tmp_path: Path, home: Path) -> None:
+    env = VecVideoRecorder(batch(9), tmp_path / "videos", lambda step: step == 0, 3)
+    env.reset()
+    env.reset()
+    play(env, 3)
+    env.close()
+    assert numbers_in(tmp_path / "videos" / "rl-video-step-0-to-step-3.mp4") == [(0,), (1,), (2,), (3,)]
+    assert len(events(home, "VideoAvailable")) == 1
+    assert [event["why"] for event in events(home, "RecordingDiscarded")] == [
+        "another recording of the same name began"
+    ] * 2
+
+
 def test_it_works_in_a_chain_of_wrappers(tmp_path: Path, home: Path) -> None:
     """Below, between and above others; each finds the attributes of those below it."""
     venv = VecNormalize(VecMonitor(batch(5, 5)))
