@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.benchmarks import suites
-from tests.benchmarks.report import tables
+from tests.benchmarks import life, report, suites, tables
+from tests.benchmarks.bus import bus
 from tests.benchmarks.samples import Results, machine
 from tests.benchmarks.suites import Scope
 
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 BENCHMARKS: dict[str, Callable[[Scope], Iterator[Sample]]] = {
     "capture": suites.capture,
     "sparse": suites.sparse,
+    "unrendered": suites.unrendered,
+    "several": suites.several,
+    "long": suites.long,
+    "quality": suites.quality,
+    "frames": suites.frames,
+    "available": suites.available,
+    "bus": bus,
+    "tables": tables.tables,
+    "rebuild": tables.rebuild,
+    "tail": life.tail,
+    "start": life.start,
+    "idle": life.idle,
 }
 
 
@@ -35,18 +48,20 @@ def main() -> None:
         loads=options.loads.split(",") if options.loads else (),
         contenders=options.contenders.split(",") if options.contenders else (),
     )
-    names = list(BENCHMARKS) if "all" in options.names else options.names
+    names = list(BENCHMARKS) if options.names in ([], ["all"]) else options.names
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        sys.exit(f"{unknown[0]} is no benchmark; there are {', '.join(BENCHMARKS)}")
     samples = [sample for name in names for sample in BENCHMARKS[name](scope)]
     results = Results(machine=machine(), samples=samples)
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
-    for table in tables(results):
+    for table in report.tables(results):
         print(f"\n{table.title}\n\n{table}")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", default=["capture"], choices=[*BENCHMARKS, "all"], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS) + "; or all")
     parser.add_argument("--json", type=Path, help="leave the samples in this file")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
     parser.add_argument("--rounds", type=int, default=0)

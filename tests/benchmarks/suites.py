@@ -11,7 +11,7 @@ import msgspec
 from tests.benchmarks.capture import rounds
 from tests.benchmarks.loads import LOADS
 from tests.benchmarks.samples import BARE
-from tests.benchmarks.turn import SB3, Order
+from tests.benchmarks.turn import RUNNER, SB3, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 OURS, UPSTREAM = "stepreel", "RecordVideo"
 REAL = ("cartpole", "lunarlander", "breakout", "textured")
-OTHERS = ("imageio", "PyAV", "thread", *(SB3 if find_spec("stable_baselines3") else ()))
+INLINE = ("imageio", "PyAV", "thread")
+SB3_IF_THERE = SB3 if find_spec("stable_baselines3") else ()
+LONG = (1_000, 50_000)
+"""Steps of one episode."""
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,13 +50,17 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         """So many take bare about `seconds`."""
         return max(60, round(LOADS[load].steps_per_second * self.seconds))
 
+    def sparse_steps(self, load: str) -> int:
+        """The same where every 20th episode is captured."""
+        return max(60, round(LOADS[load].sparse_steps_per_second * self.seconds))
+
 
 def capture(scope: Scope) -> Iterator[Sample]:
     """Every episode captured: what it costs the loop, the machine, and how soon the videos stand."""
     for load in scope.loads_of(*REAL):
         orders = [
             (load, Order(load=load, contender=contender, steps=scope.steps(load)))
-            for contender in scope.contenders_of(BARE, OURS, UPSTREAM, *OTHERS)
+            for contender in scope.contenders_of(BARE, OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE)
         ]
         yield from rounds("capture", orders, scope.rounds)
 
@@ -62,7 +69,93 @@ def sparse(scope: Scope) -> Iterator[Sample]:
     """Every 20th episode captured."""
     for load in scope.loads_of(*REAL):
         orders = [
-            (load, Order(load=load, contender=contender, every=20, steps=4 * scope.steps(load)))
+            (load, Order(load=load, contender=contender, every=20, steps=scope.sparse_steps(load)))
             for contender in scope.contenders_of(BARE, OURS, UPSTREAM)
         ]
         yield from rounds("sparse", orders, scope.rounds)
+
+
+def unrendered(scope: Scope) -> Iterator[Sample]:
+    """Nothing rendered, and every step told: what telemetry alone costs a loop that does nothing else."""
+    if scope.loads_of("unrendered"):
+        steps = scope.steps("unrendered")
+        orders = [
+            Order(load="unrendered", contender=BARE, steps=steps, every=0),
+            Order(load="unrendered", contender=OURS, steps=steps, every=0, options={"telemetry": "all"}),
+        ]
+        yield from rounds("unrendered", [("unrendered", order) for order in orders], scope.rounds)
+
+
+def several(scope: Scope) -> Iterator[Sample]:
+    """One, two and eight environments: in one process, but for the runner's."""
+    for load in scope.loads_of("cartpole"):
+        for envs in (1, 2, 8):
+            orders = [
+                (
+                    f"{load}, {envs} environments" if envs > 1 else load,
+                    Order(load=load, contender=contender, envs=envs, steps=max(60, scope.steps(load) // envs)),
+                )
+                for contender in scope.contenders_of(BARE, OURS, RUNNER, UPSTREAM, *SB3_IF_THERE)
+            ]
+            yield from rounds("several", orders, scope.rounds)
+
+
+def long(scope: Scope) -> Iterator[Sample]:
+    """One episode that goes on: what is held in memory meanwhile, and whether all is there in the end."""
+    lengths = (60, 300) if scope.quick else LONG
+    for load in scope.loads_of("bars", "balanced"):
+        contenders = (OURS, UPSTREAM, *INLINE) if load == "bars" else (OURS,)  # 50,000 pictures of 720 kB in memory?
+        for length in lengths:
+            orders = [
+                (
+                    f"{load}, {length:,} steps",
+                    Order(
+                        load=load,
+                        contender=contender,
+                        steps=length,
+                        env_kwargs={"length": 2**16} if load == "bars" else {},
+                    ),
+                )
+                for contender in scope.contenders_of(*contenders)
+            ]
+            yield from rounds("long", orders, 1)
+
+
+def quality(scope: Scope) -> Iterator[Sample]:
+    """How near the videos come to what was captured, and how large they are. The same in each round."""
+    for load in scope.loads_of(*REAL):
+        orders = [
+            (load, Order(load=load, contender=contender, steps=60 if scope.quick else 400, keep_pictures=True))
+            for contender in scope.contenders_of(OURS, UPSTREAM, *INLINE)
+        ]
+        yield from rounds("quality", orders, 1)
+
+
+def frames(scope: Scope) -> Iterator[Sample]:
+    """Whether frame k is frame k: each picture tells its own index, and each frame is decoded."""
+    for load in scope.loads_of("bars"):
+        orders = [
+            (
+                load,
+                Order(
+                    load=load,
+                    contender=contender,
+                    steps=130 if scope.quick else 2300,
+                    # In one video after the other, over episodes, no frame would tell which one it is.
+                    env_kwargs={"length": 2**16 if contender in SB3 else 50 if scope.quick else 700},
+                ),
+            )
+            for contender in scope.contenders_of(OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE)
+        ]
+        yield from rounds("frames", orders, 1)
+
+
+def available(scope: Scope) -> Iterator[Sample]:
+    """An episode of 500 frames of 600×400 ends, and nothing else is to be done: how long until its video stands?"""
+    for load in scope.loads_of("balanced"):
+        steps = 60 if scope.quick else 499  # and the picture of the reset
+        orders = [
+            (load, Order(load=load, contender=contender, steps=steps, env_kwargs={"max_episode_steps": steps}))
+            for contender in scope.contenders_of(OURS, RUNNER, UPSTREAM, *INLINE)
+        ]
+        yield from rounds("available", orders, scope.rounds)
