@@ -39,12 +39,20 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     contenders: Sequence[str] = ()
 
     def loads_of(self, *names: str) -> list[str]:
-        """The loads to play of those that there are."""
-        return [name for name in names if not self.loads or name in self.loads]
+        """The loads to play of those that there are; when it is to be quick, the first."""
+        found = [name for name in names if not self.loads or name in self.loads]
+        return found[:1] if self.quick else found
 
-    def contenders_of(self, *names: str) -> list[str]:
-        """The contenders to run of those that there are."""
-        return [name for name in names if not self.contenders or name in self.contenders]
+    def contenders_of(self, *names: str, quick: Sequence[str]) -> list[str]:
+        """The contenders to run of those that there are; these when it is to be quick."""
+        wanted = self.contenders or (quick if self.quick else names)
+        return [name for name in names if name in wanted]
+
+    def play(self, benchmark: str, orders: Sequence[tuple[str, Order]], count: int) -> Iterator[Sample]:
+        """Let the orders take turns for so many rounds; each is given with the name of its load."""
+        if self.quick:
+            orders = [(load, msgspec.structs.replace(order, warm_up=False)) for load, order in orders]
+        yield from rounds(benchmark, orders, count)
 
     def steps(self, load: str) -> int:
         """So many take bare about `seconds`."""
@@ -60,9 +68,11 @@ def capture(scope: Scope) -> Iterator[Sample]:
     for load in scope.loads_of(*REAL):
         orders = [
             (load, Order(load=load, contender=contender, steps=scope.steps(load)))
-            for contender in scope.contenders_of(BARE, OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE)
+            for contender in scope.contenders_of(
+                BARE, OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE, quick=(BARE, OURS, UPSTREAM)
+            )
         ]
-        yield from rounds("capture", orders, scope.rounds)
+        yield from scope.play("capture", orders, scope.rounds)
 
 
 def sparse(scope: Scope) -> Iterator[Sample]:
@@ -70,9 +80,9 @@ def sparse(scope: Scope) -> Iterator[Sample]:
     for load in scope.loads_of(*REAL):
         orders = [
             (load, Order(load=load, contender=contender, every=20, steps=scope.sparse_steps(load)))
-            for contender in scope.contenders_of(BARE, OURS, UPSTREAM)
+            for contender in scope.contenders_of(BARE, OURS, UPSTREAM, quick=(OURS,))
         ]
-        yield from rounds("sparse", orders, scope.rounds)
+        yield from scope.play("sparse", orders, scope.rounds)
 
 
 def unrendered(scope: Scope) -> Iterator[Sample]:
@@ -83,26 +93,26 @@ def unrendered(scope: Scope) -> Iterator[Sample]:
             Order(load="unrendered", contender=BARE, steps=steps, every=0),
             Order(load="unrendered", contender=OURS, steps=steps, every=0, options={"telemetry": "all"}),
         ]
-        yield from rounds("unrendered", [("unrendered", order) for order in orders], scope.rounds)
+        yield from scope.play("unrendered", [("unrendered", order) for order in orders], scope.rounds)
 
 
 def several(scope: Scope) -> Iterator[Sample]:
     """One, two and eight environments: in one process, but for the runner's."""
     for load in scope.loads_of("cartpole"):
-        for envs in (1, 2, 8):
+        for envs in (2,) if scope.quick else (1, 2, 8):
             orders = [
                 (
                     f"{load}, {envs} environments" if envs > 1 else load,
                     Order(load=load, contender=contender, envs=envs, steps=max(60, scope.steps(load) // envs)),
                 )
-                for contender in scope.contenders_of(BARE, OURS, RUNNER, UPSTREAM, *SB3_IF_THERE)
+                for contender in scope.contenders_of(BARE, OURS, RUNNER, UPSTREAM, *SB3_IF_THERE, quick=(RUNNER,))
             ]
-            yield from rounds("several", orders, scope.rounds)
+            yield from scope.play("several", orders, scope.rounds)
 
 
 def long(scope: Scope) -> Iterator[Sample]:
     """One episode that goes on: what is held in memory meanwhile, and whether all is there in the end."""
-    lengths = (60, 300) if scope.quick else LONG
+    lengths = (300,) if scope.quick else LONG
     for load in scope.loads_of("bars", "balanced"):
         contenders = (OURS, UPSTREAM, *INLINE) if load == "bars" else (OURS,)  # 50,000 pictures of 720 kB in memory?
         for length in lengths:
@@ -116,9 +126,9 @@ def long(scope: Scope) -> Iterator[Sample]:
                         env_kwargs={"length": 2**16} if load == "bars" else {},
                     ),
                 )
-                for contender in scope.contenders_of(*contenders)
+                for contender in scope.contenders_of(*contenders, quick=(OURS,))
             ]
-            yield from rounds("long", orders, 1)
+            yield from scope.play("long", orders, 1)
 
 
 def quality(scope: Scope) -> Iterator[Sample]:
@@ -126,13 +136,14 @@ def quality(scope: Scope) -> Iterator[Sample]:
     for load in scope.loads_of(*REAL):
         orders = [
             (load, Order(load=load, contender=contender, steps=60 if scope.quick else 400, keep_pictures=True))
-            for contender in scope.contenders_of(OURS, UPSTREAM, *INLINE)
+            for contender in scope.contenders_of(OURS, UPSTREAM, *INLINE, quick=(OURS, UPSTREAM))
         ]
-        yield from rounds("quality", orders, 1)
+        yield from scope.play("quality", orders, 1)
 
 
 def frames(scope: Scope) -> Iterator[Sample]:
     """Whether frame k is frame k: each picture tells its own index, and each frame is decoded."""
+    everybody = (OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE)
     for load in scope.loads_of("bars"):
         orders = [
             (
@@ -145,9 +156,9 @@ def frames(scope: Scope) -> Iterator[Sample]:
                     env_kwargs={"length": 2**16 if contender in SB3 else 50 if scope.quick else 700},
                 ),
             )
-            for contender in scope.contenders_of(OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE)
+            for contender in scope.contenders_of(*everybody, quick=everybody)
         ]
-        yield from rounds("frames", orders, 1)
+        yield from scope.play("frames", orders, 1)
 
 
 def available(scope: Scope) -> Iterator[Sample]:
@@ -156,6 +167,6 @@ def available(scope: Scope) -> Iterator[Sample]:
         steps = 60 if scope.quick else 499  # and the picture of the reset
         orders = [
             (load, Order(load=load, contender=contender, steps=steps, env_kwargs={"max_episode_steps": steps}))
-            for contender in scope.contenders_of(OURS, RUNNER, UPSTREAM, *INLINE)
+            for contender in scope.contenders_of(OURS, RUNNER, UPSTREAM, *INLINE, quick=(OURS,))
         ]
-        yield from rounds("available", orders, scope.rounds)
+        yield from scope.play("available", orders, scope.rounds)

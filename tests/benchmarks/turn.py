@@ -55,6 +55,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     env_kwargs: dict[str, Any] = {}
     options: dict[str, Any] = {}
     """Arguments of our own wrapper."""
+    warm_up: bool = True
+    """Record a video first that does not count."""
     keep_pictures: bool = False
     """Leave what was captured in `pictures.npy`."""
 
@@ -152,9 +154,10 @@ def turn(order: Order, folder: Path, mark: Callable[[str], None]) -> Played:
     load = LOADS[order.load]
     several = order.envs > 1 or order.contender in SB3
     loop = play_several if several else play
-    warm, _ = opened(msgspec.structs.replace(order, keep_pictures=False), load, folder / "warm")
-    loop(warm, order, array("d", bytes(8 * min(WARM_UP_STEPS, order.steps))))
-    warm.close()
+    if order.warm_up:
+        warm, _ = opened(msgspec.structs.replace(order, keep_pictures=False), load, folder / "warm")
+        loop(warm, order, array("d", bytes(8 * min(WARM_UP_STEPS, order.steps))))
+        warm.close()
 
     env, seen = opened(order, load, folder / "videos")
     took = array("d", bytes(8 * order.steps))
