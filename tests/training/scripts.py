@@ -19,7 +19,7 @@ from tests.end_to_end.homes import check_log, events, frames_of
 from tests.environments.bars import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 FOLDER = Path(__file__).parent
 ENVIRONMENTS = FOLDER.parent / "environments"
@@ -64,7 +64,9 @@ class Place:
         return script
 
     @contextmanager
-    def started(self, *command: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    def started(
+        self, *command: object, pass_fds: Sequence[int] = (), **environment: str
+    ) -> Iterator[subprocess.Popen[str]]:
         """`python …`, in a process group of its own as a terminal gives it; killed where it is left running."""
         process = subprocess.Popen(
             [sys.executable, *map(str, command)],
@@ -74,6 +76,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
         try:
