@@ -10,7 +10,6 @@ import re
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,6 +28,8 @@ from plugins.recorder_process.attendance import Attendance, AttendanceOptions
 from plugins.sqlite_sink import SqliteSink, SqliteSinkOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kernel.plugin import Options, Plugin
 
 NICE = 5

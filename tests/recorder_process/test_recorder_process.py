@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -33,6 +33,9 @@ from tests.recorder_process.recording_scripts import (
     recorder_process,
     until,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def begun(home: Path) -> int:

@@ -92,7 +92,7 @@ class Place:
 
     def run(self, *command: object, seconds: float = 120, **environment: str) -> Ended:
         """`python …` to its end. Its pipes are read to their ends, too: nothing that it left behind holds them open."""
-        with self.started(*command, **environment) as process:
+        with self.started(*command, pass_fds=(), **environment) as process:
             out, err = process.communicate(timeout=seconds)
             return Ended(process.returncode, out, err)
 
