@@ -39,6 +39,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     executable: Path
     stall_seconds: float
     thumbnail: bool
+    threads: int
+    """Of the encoder, for a video of one chunk. Segments are to be alike whenever they are made, and have one each."""
 
 
 def make_segment(order: Order, child: Child, chunk: int) -> None:
@@ -55,7 +57,7 @@ def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.
     with _attempt(folder, "video.mp4") as file, _attempt(folder, "thumbnail.jpg") as jpeg:
         if sealed.chunks == 1 and not jobs.standing_in(folder):
             thumbnail = (sealed.frames // 2, jpeg.name) if order.thumbnail else None
-            _encode(order, child, 0, file, faststart=True, thumbnail=thumbnail)
+            _encode(order, child, 0, file, faststart=True, thumbnail=thumbnail, threads=order.threads)
             video = _check(order, child, file, sealed.frames)
         else:
             video = _join(order, child, sealed, file)
@@ -81,12 +83,19 @@ def _encode(
     *,
     faststart: bool = False,
     thumbnail: tuple[int, str] | None = None,
+    threads: int = 1,
 ) -> int:
     """Feed one ffmpeg with a chunk; returns the number of frames that the chunk holds."""
     plan = order.plan
     frames = ffmpeg.Frames(width=plan.width, height=plan.height, fps=plan.fps)
     arguments = ffmpeg.encode(
-        order.executable, frames, order.encoding, output.name, faststart=faststart, thumbnail=thumbnail
+        order.executable,
+        frames,
+        order.encoding,
+        output.name,
+        faststart=faststart,
+        thumbnail=thumbnail,
+        threads=threads,
     )
     with _open(jobs.chunk_in(order.folder, chunk)) as reader:
         header = reader.header
