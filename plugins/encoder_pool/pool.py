@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 
+from kernel.fail_points import fail_point
 from kernel.plugin import Plugin, on
 from plugins import catalogue
 from plugins.encoder_pool import ffmpeg, handover, jobs, kept
@@ -352,7 +353,9 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
             await self._in_thread(handover.withdraw, self.home, recording.entry)
             recording.entry, recording.finishing = None, False
             return
+        fail_point("encoder.end.said")
         await self.sync()
+        fail_point("encoder.end.synced")
         await self._clean_up(recording.folder, recording.end)
         del self._recordings[recording.plan.recording]
 
@@ -388,6 +391,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
                     reason=f"the video of {recording} takes its name",
                 )
             )
+        fail_point("encoder.displaced.said")
         await self.sync()
         for entry in displaced:
             await self._in_thread(handover.withdraw, self.home, entry)
