@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psutil
 
 from kernel.files import holder
-from tests.end_to_end.homes import check_log, events, frames_of
+from plugins.check_home import look
+from tests.end_to_end.homes import events, frames_of
 from tests.environments.bars import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 FOLDER = Path(__file__).parent
 ENVIRONMENTS = FOLDER.parent / "environments"
@@ -64,7 +65,9 @@ class Place:
         return script
 
     @contextmanager
-    def started(self, *command: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    def started(
+        self, *command: object, pass_fds: Sequence[int] = (), **environment: str
+    ) -> Iterator[subprocess.Popen[str]]:
         """`python …`, in a process group of its own as a terminal gives it; killed where it is left running."""
         process = subprocess.Popen(
             [sys.executable, *map(str, command)],
@@ -74,6 +77,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
         try:
@@ -89,7 +93,7 @@ class Place:
 
     def run(self, *command: object, seconds: float = 120, **environment: str) -> Ended:
         """`python …` to its end. Its pipes are read to their ends, too: nothing that it left behind holds them open."""
-        with self.started(*command, **environment) as process:
+        with self.started(*command, pass_fds=(), **environment) as process:
             out, err = process.communicate(timeout=seconds)
             return Ended(process.returncode, out, err)
 
@@ -139,22 +143,9 @@ class Place:
     def check_home(self) -> None:
         """Everything that must hold in the home when the work is done."""
         home = self.home
-        check_log(home)
-        left = [str(path) for path in (home / "spool").iterdir()]
-        left += [str(path) for path in (home / "sessions").iterdir() if not path.name.endswith(".ended")]
-        assert not left, f"left in the home: {left}"
-        assert not [str(path) for path in home.rglob("*.tmp")], "temporary files are left"
-        begun, over = events(home, "SessionStarted"), events(home, "SessionEnded")
-        assert sorted(event["session"] for event in begun) == sorted(event["session"] for event in over)
-        assert len(events(home, "WorkerStarted")) == len(events(home, "WorkerEnded"))
-        ended = [event["recording"] for event in events(home, "VideoAvailable", "VideoFailed", "RecordingDiscarded")]
-        assert sorted(ended) == sorted(set(ended)), "a recording ended twice"
-        sealed = {event["recording"]: event for event in events(home, "RecordingSealed")}
-        assert set(sealed) <= set(ended), "a sealed recording has neither video nor failure nor discard"
+        assert look(home) == []
         assert not events(home, "VideoFailed")
         assert not events(home, "RecorderFailed")
-        for video in events(home, "VideoAvailable"):
-            assert video["frames"] == sealed[video["recording"]]["frames"]
 
     def video_names(self) -> list[str]:
         """The names of all files in the folder for videos, dotfiles too."""
