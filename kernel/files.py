@@ -92,6 +92,20 @@ def reserve(path: Path, size_bytes: int) -> bool:
     return True
 
 
+def has_room(folder: Path, size_bytes: int) -> bool:
+    """Whether a file of so many bytes can be written in this folder now. Raises `OSError` for any other reason."""
+    trial = folder / f".{os.getpid()}.{threading.get_ident()}.room.tmp"
+    try:
+        trial.write_bytes(bytes(size_bytes))
+    except OSError as error:
+        if not wants_space(error):
+            raise
+        return False
+    finally:
+        trial.unlink(missing_ok=True)
+    return True
+
+
 class FileLock:
     """A lock that this process holds until `release` or its end: a POSIX record lock on a file that is opened once.
 

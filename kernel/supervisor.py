@@ -122,7 +122,7 @@ class Life:
                     if isinstance(error, Refused) and not self.entered.is_set():
                         self.refused = error
                         return
-                    if wants_space(error) and not self._closing.is_set():
+                    if wants_space(error) and not self._ends_before_it_began():
                         await self._wait_for_space(error)
                         continue
                     failures.append(time.monotonic())
@@ -212,6 +212,9 @@ class Life:
         self._delivery.forget_handled()
         self._subscription.start_behind(cursor)
 
+    def _ends_before_it_began(self) -> bool:
+        return self._closing.is_set() or (self._port.stopping.is_set() and not self.entered.is_set())
+
     async def _wait_for_space(self, error: Exception) -> None:
         """Say once that a full disk keeps it from working, and let it be tried again soon, as often as it takes."""
         if not self._wants_space:
@@ -235,7 +238,7 @@ class Life:
         reason = str(error) if final else f"{type(error).__name__}: {error}".removesuffix(": ")
         text = "".join(traceback.format_exception(error))
         recent = sum(at > time.monotonic() - WITHIN_SECONDS for at in failures)
-        if self._closing.is_set():
+        if self._ends_before_it_began():
             self.left_off = reason
             self._say(f"[plugins.{self.name}] failed while it was stopped: {reason}")
             await self._publish(PluginState(plugin=self.name, state="stopped", reason=reason, traceback=text))

@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +75,9 @@ def bring_near(made: Made, target: Path, recording: str) -> Made:
     return msgspec.structs.replace(made, beside=_copy_beside(made.file, target, recording))
 
 
-def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: RecordingSealed) -> catalogue.Entry:
+def place(
+    home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: RecordingSealed, *, available: float
+) -> catalogue.Entry:
     """Rename the video to its target and write its catalogue entry; both are on disk when this returns."""
     thumbnail = None
     if made.thumbnail is not None:
@@ -106,7 +107,7 @@ def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: Rec
         kept_for=sealed.kept_for,
         keep=plan.keep,
         started=plan.started,
-        available=time.time(),
+        available=available,
         training_step=sealed.training_step,
         max_videos=plan.max_videos,
     )
@@ -193,6 +194,13 @@ def sync_file(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def _make_folder(folder: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
 import os
+import shutil
+import sys
+import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from kernel.files import NO_SPACE, has_room, wants_space
 from kernel.plugin import Plugin, on
 from plugins import catalogue
 from plugins.encoder_pool import ffmpeg, handover, jobs, kept
@@ -23,6 +27,7 @@ from plugins.encoder_pool.options import EncoderPoolOptions
 from plugins.events import (
     ChunkSealed,
     EncoderProbe,
+    FailedFramesDropped,
     RecordingDiscarded,
     RecordingSealed,
     VideoAvailable,
@@ -48,12 +53,19 @@ T = TypeVar("T")
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Before another attempt at what failed."""
-DISK_FULL_SECONDS = 5.0
-"""Between tries while the disk is full; these do not count as attempts."""
+DISK_FULL_SECONDS = (1.0, 2.0, 4.0)
+"""Between two looks for room while the disk is full, longer where there was too little for what was tried.
+
+What fails of it does not count as an attempt.
+"""
+LEAST_ROOM_BYTES = 256 * 2**10
 PROBE_SECONDS = 1.0
 
 
-class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFailed, VideoPruned, EncoderProbe]):
+class EncoderPool(
+    Plugin[EncoderPoolOptions],
+    publishes=[VideoAvailable, VideoFailed, VideoPruned, FailedFramesDropped, EncoderProbe],
+):
     """Turns each recording in the spool into a video, or says why not.
 
     What is to be done is found on the disk and in the log by `run`, and from events afterwards. Handlers wait until
@@ -82,6 +94,8 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         """Jobs that wait, run, or will be tried again."""
         self._frames_encoded = 0
         self._disk_full = False
+        self._frames_dropped: set[str] = set()
+        """Failed recordings whose frames make room, as was said before a kill kept them from it."""
         self._changed = anyio.Event()
         self._found = anyio.Event()
         self._placing = anyio.Lock()
@@ -166,10 +180,13 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         # Of a producer that the log does not know, it does not know the recordings either: that of a script which has
         # just started this kernel, as a rule, and the log may have gigabytes.
         if any(self.last_nth(folder.parent.name) for folder in folders.values()):
-            said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
-            said = self.read(*END, RecordingSealed, ChunkSealed)
+            said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed | FailedFramesDropped]]
+            said = self.read(*END, RecordingSealed, ChunkSealed, FailedFramesDropped)
             async for record in said:
                 event = record.event
+                if isinstance(event, FailedFramesDropped):
+                    self._frames_dropped.add(event.recording)
+                    continue
                 if event.recording not in folders:
                     continue
                 if isinstance(event, ChunkSealed):
@@ -212,6 +229,17 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
             return
         put_away = kept.keep_nothing if end.frames_kept_in is None else kept.keep
         async with self._placing:  # each makes room for itself among those that are there
+            keeps = end.frames_kept_in is not None
+            room_bytes = await self._in_thread(kept.room_for, folder, self.options.failed_bytes, keeps)
+            dropped = [
+                FailedFramesDropped(recording=place.name, size_bytes=size_bytes)
+                for place, size_bytes in await self._in_thread(kept.displaced, self.home, room_bytes)
+                if size_bytes and place.name not in self._frames_dropped
+            ]
+            if dropped:
+                self._frames_dropped.update(event.recording for event in dropped)
+                await self.publish(*dropped)
+                await self.sync()
             await self._in_thread(put_away, self.home, folder, self.options.failed_bytes, end.reason)
 
     def _known(self, name: str) -> Recording | None:
@@ -274,7 +302,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         self._running.discard(job)
         again_in = None
         if error is None and not scope.cancelled_caught:
-            self._disk_full = False
+            self._note_disk_full(None)
             self._frames_encoded += job.frames
         elif error is not None and self._stands(recording):
             again_in = self._after_failure(job, error)
@@ -294,6 +322,10 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
 
     async def _try_again(self, job: Job, seconds: float) -> None:
         await anyio.sleep(seconds)
+        while job.recording.refusals[job.chunk] and self._stands(job.recording):
+            if await self._in_thread(self._has_room, job.recording):
+                break
+            await anyio.sleep(DISK_FULL_SECONDS[0])
         if self._stands(job.recording) and job.recording.failure is None:
             heapq.heappush(self._waiting, job)
             self._note_change()
@@ -304,8 +336,9 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         """Seconds to the next attempt; None where the job as such is over."""
         recording = job.recording
         if _is_disk_full(error):
-            self._disk_full = True
-            return DISK_FULL_SECONDS
+            self._note_disk_full(error)
+            recording.refusals[job.chunk] += 1
+            return DISK_FULL_SECONDS[min(recording.refusals[job.chunk], len(DISK_FULL_SECONDS)) - 1]
         recording.attempts[job.chunk] += 1
         attempts = recording.attempts[job.chunk]
         if not recording.folder.exists():
@@ -321,6 +354,22 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
             recording.finishing = False
             return None
         return RETRY_SECONDS[min(attempts, len(RETRY_SECONDS)) - 1]
+
+    def _has_room(self, recording: Recording) -> bool:
+        """Whether there is some room where the work is done, and where the video will be: a try costs an encode."""
+        target = handover.target_of(self.home, recording.folder, recording.plan, recording.sealed)
+        try:
+            # What a quota leaves, only a trial tells; but nothing is ever tried out in the videos' folder.
+            free_bytes = shutil.disk_usage(handover.nearest(target.parent)).free
+            return free_bytes >= LEAST_ROOM_BYTES and has_room(recording.folder, LEAST_ROOM_BYTES)
+        except OSError:
+            return True  # the next attempt tells why
+
+    def _note_disk_full(self, error: Exception | None) -> None:
+        if (error is not None) != self._disk_full:
+            self._disk_full = error is not None
+            words = f"THE DISK IS FULL: {_words(error)}; videos wait for room" if error else "there is room again"
+            sys.stderr.write(f"encoder: {words}\n")
 
     async def _encode(self, recording: Recording, chunk: int) -> None:
         await self._work(make_segment, self._order(recording), chunk)
@@ -355,7 +404,8 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
                 target = await self._in_thread(handover.settle_target, self._names, self.home, folder, plan, sealed)
                 made = await self._in_thread(handover.bring_near, made, target, plan.recording)
                 await self._displace(target, plan.recording)
-                entry = await self._in_thread(handover.place, self.home, target, made, plan, sealed)
+                place = partial(handover.place, available=self._names.next_time(time.time()))
+                entry = await self._in_thread(place, self.home, target, made, plan, sealed)
                 self._names.take(entry.path, entry.recording)
                 available = catalogue.announcement(entry)
                 await self.publish(available)
@@ -461,9 +511,8 @@ async def _kill_when_cancelled(child: Child) -> None:
 
 
 def _is_disk_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+    words = str(error)
+    return wants_space(error) or any(os.strerror(number) in words for number in NO_SPACE) or "SIGXFSZ" in words
 
 
 def _words(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -79,6 +79,27 @@ class ReviewDue(Event):
     durable: ClassVar[bool] = False
 
 
+class Clock:
+    """The time by which videos grow old: the machine's, but never further on than time has passed since the start.
+
+    So a clock that is set forward by mistake makes no video too old. It is believed at the next start.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.time() - _passed()
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        return min(time.time(), self._started + _passed())
+
+
+def _passed() -> float:
+    """Seconds that pass with the machine, asleep or not, whatever its clock is set to."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, ReviewDue, VideoPruned]):
     """Keeps the home's videos within their limits, and pins and removes those that a user asks for.
 
@@ -97,6 +118,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         """Sessions that lost a video, and whose folder may be empty by now."""
         self._outside: set[Path] = set()
         """Folders of videos outside of the home."""
+        self._clock = Clock()
         self._history = await self._heard()
         await self._review()
         for intent in list(self._history.intended.values()):
@@ -114,7 +136,8 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         history, end = remembered.history, await anyio.to_thread.run_sync(last_seq, self.home)
         async for record in self.read(*RETAINED, after=remembered.up_to):
             history.note(record.event)
-        await anyio.to_thread.run_sync(remember, self.home, end, history)
+        with suppress(OSError):  # a full disk must not keep the pruner from its work; the next start reads more
+            await anyio.to_thread.run_sync(remember, self.home, end, history)
         return history
 
     async def run(self) -> None:
@@ -190,7 +213,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
     async def _prune(self) -> None:
         """Intend what the policy displaces."""
         intents = []
-        for removal in displaced(self._entries.values(), self.options.policy, time.time()):
+        for removal in displaced(self._entries.values(), self.options.policy, self._clock.now()):
             if catalogue.read(self.home, removal.entry.recording) is None:  # another has removed it, and says so
                 del self._entries[removal.entry.recording]
             else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import aiosqlite
 import anyio
 import msgspec
 
-from kernel.files import on_network
+from kernel.files import on_network, wants_space
 from kernel.plugin import Options, Plugin, Refused, on_batch
 from plugins.events import StepRecorded
 from plugins.sqlite_sink.rows import INSERT_SESSION, WRITES, WRITES_OF, Row, insert_steps, step_row
@@ -20,7 +21,7 @@ from plugins.sqlite_sink.schema import OLDEST_SQLITE, prepare, refuse_header
 from plugins.sqlite_sink.shown import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from kernel.event import Event, Record
 
@@ -70,15 +71,18 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._connection = await aiosqlite.connect(self._file, isolation_level=None, timeout=BUSY_SECONDS)
         except (OSError, sqlite3.OperationalError) as error:
+            if wants_space(error):
+                raise
             raise Refused(f"{self._file}: cannot be opened: {error}. Set another `path`.") from None
         try:
             shared = on_network(self._file) is not None
-            if shared:
-                await _keep_to_itself(self._connection)
-            await prepare(self._connection, self._file, home_id)
-            if shared:
-                await _give_up_wal(self._connection)
-            await self._load()
+            with _full_disk_told(self._file):
+                if shared:
+                    await _keep_to_itself(self._connection)
+                await prepare(self._connection, self._file, home_id)
+                if shared:
+                    await _give_up_wal(self._connection)
+                await self._load()
             yield
         finally:
             with anyio.CancelScope(shield=True):
@@ -98,6 +102,10 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
         """
         steps, groups = self._rows(records)
         await self.sync()
+        with _full_disk_told(self._file):
+            await self._commit(steps, groups, records[-1].seq)
+
+    async def _commit(self, steps: list[Row], groups: list[list[Row]], seq: int) -> None:
         connection = self._connection
         await connection.execute("BEGIN IMMEDIATE")
         if self._new_sessions:
@@ -107,7 +115,7 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
         for write, rows in zip(WRITES, groups, strict=True):
             if rows:
                 await connection.executemany(write.sql, rows)
-        await connection.execute("UPDATE cursor SET seq = ?", (records[-1].seq,))
+        await connection.execute("UPDATE cursor SET seq = ?", (seq,))
         await connection.execute("COMMIT")
 
     @property
@@ -179,10 +187,22 @@ async def _give_up_wal(connection: aiosqlite.Connection) -> None:
 async def _close(connection: aiosqlite.Connection) -> None:
     """Leave the whole database in its one file, also where somebody else still reads it."""
     try:
-        await connection.execute("PRAGMA busy_timeout = 0")
-        await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.OperationalError):  # a full disk, say: the next start does it
+            await connection.execute("PRAGMA busy_timeout = 0")
+            await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         await connection.close()
+
+
+@contextmanager
+def _full_disk_told(file: Path) -> Iterator[None]:
+    """Say it in the system's word where SQLite finds the disk full, so that the kernel waits for room."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(file)) from error
 
 
 _INSERT_STEPS = {at_once: insert_steps(at_once) for at_once in _ROWS_AT_ONCE}

@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
+from kernel.log import read
 from plugins import catalogue
 from plugins.encoder_pool import EncoderPoolOptions
-from plugins.events import RecordingDiscarded, RecordingSealed, VideoAvailable, VideoFailed
+from plugins.events import FailedFramesDropped, RecordingDiscarded, RecordingSealed, VideoAvailable, VideoFailed
 from plugins.recorder.frames import ChunkReader
 from tests.encoder_pool.films import SESSION, film
 from tests.encoder_pool.pools import (
@@ -44,7 +45,7 @@ REAL = 'exec "$FFMPEG" "$@"'
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plugins.encoder_pool.pool.RETRY_SECONDS", (0.05,))
-    monkeypatch.setattr("plugins.encoder_pool.pool.DISK_FULL_SECONDS", 0.05)
+    monkeypatch.setattr("plugins.encoder_pool.pool.DISK_FULL_SECONDS", (0.05,))
 
 
 def ffmpegs() -> list[psutil.Process]:
@@ -231,6 +232,29 @@ async def test_the_frames_of_failed_recordings_are_kept_within_a_bound(
     assert kept == [one.recording for one in films[1:]]
     assert catalogue.failure_of(home, large.recording) == failed[-1].reason
     assert catalogue.failure_of(home, films[0].recording) is None  # it made room
+    (dropped,) = read(home, FailedFramesDropped)
+    assert dropped.event == FailedFramesDropped(recording=films[0].recording, size_bytes=size)
+
+
+async def test_frames_that_make_room_are_said_to_go_before_they_do_and_once_whatever_is_killed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "exit 1")
+    first, second = film(home, 20, number=0, picture=noise), film(home, 20, number=1, picture=noise)
+    size = (first.folder / "00000.chunk").stat().st_size
+    options = EncoderPoolOptions(failed_bytes=size + size // 2, attempts=1)
+    async with encoding(home, options) as kernel:
+        await say(kernel, *first.events)
+        await kernel.settle()
+    place = f"failed/{second.recording}"
+    failed = VideoFailed(recording=second.recording, session=SESSION, attempts=1, reason="no", frames_kept_in=place)
+    said = FailedFramesDropped(recording=first.recording, size_bytes=size)
+    await log(home, *second.events, failed, said)  # and was killed
+    assert (home / "failed" / first.recording).exists()
+    async with encoding(home, options) as kernel:
+        await kernel.settle()
+        assert [record.event for record in kernel.records(FailedFramesDropped)] == [said]
+    assert [each.name for each in (home / "failed").iterdir()] == [second.recording]
 
 
 @pytest.mark.parametrize("failed_bytes", [1 << 30, 0])

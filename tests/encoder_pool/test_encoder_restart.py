@@ -302,7 +302,7 @@ def _placed(home: Path, one: Film) -> catalogue.Entry:
     """Make the video of a recording and put it in its place, as a kernel does before it announces it."""
     (home / "recordings").mkdir(exist_ok=True)
     ready = make_video(_order(home, one, ENCODING), Child(), one.sealed)
-    return handover.place(home, home / one.plan.path, ready, one.plan, one.sealed)
+    return handover.place(home, home / one.plan.path, ready, one.plan, one.sealed, available=2e9)
 
 
 def _catalogued(home: Path, one: Film) -> set[Path]:
