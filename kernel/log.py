@@ -47,6 +47,8 @@ EVENT_BYTES = 16 * 2**20
 """As long as one event's line may be. A step that is told in full, with all that it may have, stays below."""
 RESERVE_BYTES = 64 * 2**10
 """Held in `log/reserve`, to say on a full disk that it is full."""
+SPACE_BYTES = 192 * 2**10
+"""With less than so much beside the reserve, a disk that was full still is: else it would be full and not in turns."""
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 _BLOCK_BYTES = 2**20
 _MAKES_WAY = b"makes way\n"
@@ -171,8 +173,11 @@ class Log:
         (self.folder / "reserve").unlink(missing_ok=True)
 
     def refill_reserve(self) -> bool:
-        """Hold that room again, which tells whether there is space; False where the disk is still full."""
-        self.has_reserve = self.has_reserve or reserve(self.folder / "reserve", RESERVE_BYTES)
+        """Hold that room again where there is more than that, and so space; False where the disk is still full."""
+        if not self.has_reserve:
+            held = self.folder / "reserve"
+            self.has_reserve = reserve(held, RESERVE_BYTES + SPACE_BYTES)
+            os.truncate(held, RESERVE_BYTES if self.has_reserve else 0)
         return self.has_reserve
 
     def sync(self) -> int:
