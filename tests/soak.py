@@ -31,10 +31,11 @@ import psutil
 
 from kernel.log import read
 from plugins import catalogue
+from plugins.check_home import look
 from plugins.events import VideoAvailable, VideoDeleteAsked, VideoFailed, VideoPinned, VideoPruned, VideoUnpinned
 from plugins.recorder.recorder import Recorder
 from plugins.recorder.spool import Producer, new_session_id
-from tests.end_to_end.homes import PLUGINS, check_home
+from tests.end_to_end.homes import PLUGINS
 from tests.faults.small_disks import MOUNT, ROOT, SmallDisk, way_in
 
 if TYPE_CHECKING:
@@ -317,8 +318,8 @@ class Looks(threading.Thread):
                 pid = kernel
                 self.kernel.clear()
             for looks, each in ((self.kernel, pid), (self.producer, self._run.producers[0].pid)):
-                if (look := sample(each)) is not None:
-                    looks.append(look)
+                if (seen := sample(each)) is not None:
+                    looks.append(seen)
 
     def stop(self) -> None:
         self._stopped.set()
@@ -369,10 +370,7 @@ def soak(work: Path, disk: Path | None, seconds: float, seed: int, producers: in
     kinds = (VideoAvailable, VideoFailed, VideoPruned)
     said = ", ".join(f"{kind.__name__} {counts[kind.__name__]}" for kind in kinds)
     say(f"log: {counts.total()} events of {counts['KernelStarted']} kernels; {said}; DiskFull {counts['DiskFull']}")
-    try:
-        check_home(run.home)
-    except AssertionError as error:
-        faults.append(f"the home is not as it must be: {error}")
+    faults += [f"{finding.place}: {finding.wrong}" for finding in look(run.home)]
     return [*faults, *(f"left behind: {stray}" for stray in strays(run.home))]
 
 

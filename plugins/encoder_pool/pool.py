@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import time
+from asyncio import get_running_loop
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +26,7 @@ from plugins.encoder_pool.jobs import Failure, Job, Recording
 from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment, make_video
 from plugins.encoder_pool.names import Names
 from plugins.encoder_pool.options import EncoderPoolOptions
+from plugins.encoder_pool.priority import Priority, lower_this_thread
 from plugins.events import (
     ChunkSealed,
     EncoderProbe,
@@ -100,8 +103,14 @@ class EncoderPool(
         self._found = anyio.Event()
         self._placing = anyio.Lock()
         self._names = Names(self.home)
-        self._limiter = anyio.CapacityLimiter(self.jobs + 2)
-        yield
+        self._limiter = anyio.CapacityLimiter(2)
+        self._priority = Priority()
+        # Of its own, as who gives way gives way for good.
+        self._feeders = ThreadPoolExecutor(self.jobs, "encoder", initializer=lower_this_thread)
+        try:
+            yield
+        finally:
+            self._feeders.shutdown(wait=False)
 
     async def run(self) -> None:
         await self._find()
@@ -472,13 +481,14 @@ class EncoderPool(
 
     async def _work(self, make: Callable[[Order, Child, A], T], order: Order, what: A) -> T:
         """Run this in a thread. Being cancelled kills its ffmpeg, which ends the thread, and waits for that."""
-        child = Child()
+        child = Child(self._priority)
         made: list[T] = []
         error: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_kill_when_cancelled, child)
             try:
-                made.append(await self._in_thread(make, order, child, what))
+                with anyio.CancelScope(shield=True):
+                    made.append(await get_running_loop().run_in_executor(self._feeders, make, order, child, what))
             except (Failed, Hopeless, OSError) as raised:
                 error = raised  # raised below, outside the group, which would wrap it
             tasks.cancel_scope.cancel()
