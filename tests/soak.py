@@ -29,6 +29,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from kernel.files import holder
 from kernel.log import read
 from plugins import catalogue
 from plugins.check_home import look
@@ -209,6 +210,7 @@ class Soak:
         self.kernel = self._start_kernel()
 
     def end_kernel(self) -> None:
+        self._until_at_work()
         self.kernel.terminate()
         code = self.kernel.wait(90)
         if code not in (0, 3):
@@ -273,23 +275,23 @@ class Soak:
         for producer in self.producers:
             producer.wait(60)
         self._user.close()
-        for _ in range(2):
-            self.kernel.terminate()
-            self.kernel.wait(120)
-            code, self.kernel = self.kernel.returncode, self._start_kernel()
+        for last in (False, True):
             self._until_at_work()
-        self.kernel.terminate()
-        if (last := self.kernel.wait(300)) or code not in (0, 3):
-            raise AssertionError(f"the last kernels ended with {code} and {last}")
+            if last:
+                self._until_done()
+            self.kernel.terminate()
+            code = self.kernel.wait(300)
+            if code not in ((0,) if last else (0, 3)):
+                raise AssertionError(f"a kernel was asked to end, and ended with {code}")
+            if not last:
+                self.kernel = self._start_kernel()
 
     def _until_at_work(self) -> None:
-        """A signal before that would only end its start."""
-        deadline = time.monotonic() + 120
-        while (self.home / "spool").exists() and any((self.home / "spool").iterdir()):
-            if time.monotonic() > deadline:
-                raise AssertionError("the spool does not become empty")
-            time.sleep(0.1)
-        time.sleep(1)
+        """A signal before the kernel listens to signals would only end its start."""
+        _until(lambda: holder(self.home / "lock") == self.kernel.pid, "the kernel does not start")
+
+    def _until_done(self) -> None:
+        _until(lambda: not any((self.home / "spool").iterdir()), "the spool does not become empty")
 
     def kill_all(self) -> None:
         for process in (self.kernel, *self.producers):
@@ -324,6 +326,14 @@ class Looks(threading.Thread):
     def stop(self) -> None:
         self._stopped.set()
         self.join()
+
+
+def _until(true: Callable[[], object], otherwise: str) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(otherwise)
+        time.sleep(0.05)
 
 
 def _stopped_a_second(process: subprocess.Popen[bytes]) -> None:
