@@ -218,9 +218,13 @@ class Soak:
         self.kernel = self._start_kernel()
 
     def _ffmpegs(self) -> list[psutil.Process]:
+        """Those that work in the home; at its start a kernel tries ffmpeg out elsewhere."""
+        found = []
         with suppress(psutil.Error):
-            return [each for each in psutil.Process(self.kernel.pid).children() if each.name().startswith("ffmpeg")]
-        return []
+            for each in psutil.Process(self.kernel.pid).children():
+                if each.name().startswith("ffmpeg") and each.cwd().startswith(str(self.home)):
+                    found.append(each)
+        return found
 
     def _send_to_ffmpeg(self, number: signal.Signals) -> None:
         """The next one that runs, within a second."""
