@@ -62,6 +62,10 @@ class HomeHeld(HomeRefused):
     """Another kernel runs on this home."""
 
 
+class HomeFull(HomeRefused):
+    """The home's disk has no room for what a start has to write."""
+
+
 class EventTooLarge(ValueError):
     """An event's line is longer than `EVENT_BYTES`. None of the events that came with it was written."""
 
@@ -517,6 +521,8 @@ def _lock_home(home: Path, note: bytes = b"") -> FileLock:
 
 
 def _unusable(home: Path, error: OSError) -> HomeRefused:
+    if error.errno in NO_SPACE:
+        return HomeFull(f"{home}: {error.strerror}. Make room, or choose another `home`.")
     return HomeRefused(f"{home}: {error.strerror}. Choose another `home`, or mend its permissions.")
 
 

@@ -18,9 +18,9 @@ import anyio.abc
 from kernel.bus import Bus
 from kernel.event import EventsDropped, KernelStarted, KernelStopped, LoopLag
 from kernel.files import acquire, holder
-from kernel.log import HomeHeld, HomeRefused, Log, makes_way, refuse_unusable
+from kernel.log import HomeFull, HomeHeld, HomeRefused, Log, makes_way, refuse_unusable
 from kernel.plugin import Refused
-from kernel.supervisor import Life, PluginPort, first_of
+from kernel.supervisor import SPACE_SECONDS, Life, PluginPort, first_of
 from kernel.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -162,6 +162,20 @@ class Kernel:
         return outcome
 
     async def _open_log(self) -> Log:
+        """Take the home, as soon as its disk has room for that."""
+        told = False
+        while True:
+            try:
+                return await self._take_home()
+            except HomeFull as full:
+                if self.asked_to_stop:
+                    raise
+                if not told:
+                    self._say(f"{full} The start waits for it.")
+                told = True
+                await anyio.sleep(SPACE_SECONDS)
+
+    async def _take_home(self) -> Log:
         """Take the home, also from a kernel that makes way."""
         try:
             return self._log()

@@ -219,12 +219,13 @@ class Soak:
 
     def _ffmpegs(self) -> list[psutil.Process]:
         """Those that work in the home; at its start a kernel tries ffmpeg out elsewhere."""
-        found = []
         with suppress(psutil.Error):
-            for each in psutil.Process(self.kernel.pid).children():
-                if each.name().startswith("ffmpeg") and each.cwd().startswith(str(self.home)):
-                    found.append(each)
-        return found
+            children = psutil.Process(self.kernel.pid).children()
+            return [each for each in children if each.name().startswith("ffmpeg") and self._is_at_work(each)]
+        return []
+
+    def _is_at_work(self, process: psutil.Process) -> bool:
+        return bool(process.cwd().startswith(str(self.home)))
 
     def _send_to_ffmpeg(self, number: signal.Signals) -> None:
         """The next one that runs, within a second."""

@@ -17,7 +17,7 @@ from plugins import catalogue
 from plugins.encoder_pool.ffmpeg import Video
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from plugins.encoder_pool.names import Names
     from plugins.events import RecordingSealed
@@ -43,12 +43,18 @@ def target_of(home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSe
         return home / ((sealed.path if sealed is not None else "") or plan.path)
 
 
-def settle_target(names: Names, home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed) -> Path:
-    """Like `target_of`, but where a pinned video is in the way, choose a free name, and remember it after a kill."""
+def settle_target(  # noqa: PLR0917 - a thread is given them by place
+    names: Names, home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed, pinned: Collection[str]
+) -> Path:
+    """Like `target_of`, but where a pinned video is in the way, choose a free name, and remember it after a kill.
+
+    Of the recordings in `pinned` the catalogue may not know it yet.
+    """
     target = wanted = target_of(home, folder, plan, sealed)
     number = 2
     while target.exists() and (
-        target != wanted or any(entry.pinned for entry in displaced(names, target, plan.recording))
+        target != wanted
+        or any(each.pinned or each.recording in pinned for each in displaced(names, target, plan.recording))
     ):
         target = wanted.with_stem(f"{wanted.stem}-{number}")
         number += 1

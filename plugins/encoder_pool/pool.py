@@ -20,6 +20,7 @@ from kernel.files import NO_SPACE, has_room, wants_space
 from kernel.plugin import Plugin, on
 from plugins import catalogue
 from plugins.encoder_pool import ffmpeg, handover, jobs, kept
+from plugins.encoder_pool.claims import Claims
 from plugins.encoder_pool.cores import spare_cores
 from plugins.encoder_pool.feed import Child, Failed
 from plugins.encoder_pool.jobs import Failure, Job, Recording
@@ -31,25 +32,33 @@ from plugins.events import (
     ChunkSealed,
     EncoderProbe,
     FailedFramesDropped,
+    PruneIntended,
     RecordingDiscarded,
     RecordingSealed,
     VideoAvailable,
     VideoFailed,
+    VideoPinned,
     VideoPruned,
+    VideoUnpinned,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
     from pathlib import Path
 
     from anyio.abc import TaskGroup
 
     from kernel.event import Record
+    from plugins.catalogue import Entry
+    from plugins.encoder_pool.handover import Made
     from plugins.recorder.spool import RecordingPlan
 
 End = VideoAvailable | VideoFailed | RecordingDiscarded
 END = (VideoAvailable, VideoFailed, RecordingDiscarded)
 """What is said of a recording last."""
+
+Said = End | RecordingSealed | ChunkSealed | FailedFramesDropped | VideoPruned
+SAID = (*END, RecordingSealed, ChunkSealed, FailedFramesDropped, VideoPruned)
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -67,7 +76,7 @@ PROBE_SECONDS = 1.0
 
 class EncoderPool(
     Plugin[EncoderPoolOptions],
-    publishes=[VideoAvailable, VideoFailed, VideoPruned, FailedFramesDropped, EncoderProbe],
+    publishes=[VideoAvailable, VideoFailed, PruneIntended, VideoPruned, FailedFramesDropped, EncoderProbe],
 ):
     """Turns each recording in the spool into a video, or says why not.
 
@@ -103,6 +112,7 @@ class EncoderPool(
         self._found = anyio.Event()
         self._placing = anyio.Lock()
         self._names = Names(self.home)
+        self._claims = Claims()
         self._limiter = anyio.CapacityLimiter(2)
         self._priority = Priority()
         # Of its own, as who gives way gives way for good.
@@ -175,6 +185,12 @@ class EncoderPool(
     async def release_name(self, event: VideoPruned) -> None:
         """Forget what place the video had."""
         self._names.release(event.path, event.recording)
+        self._claims.follow(event)
+
+    @on(PruneIntended, VideoPinned, VideoUnpinned)
+    async def follow_claims(self, event: PruneIntended | VideoPinned | VideoUnpinned) -> None:
+        """Who may remove a video, and what nobody may."""
+        self._claims.follow(event)
 
     # What is found at the start ----------------------------------------------------------------------------------
 
@@ -183,45 +199,41 @@ class EncoderPool(
         folders = {folder.name: folder for folder in await self._in_thread(jobs.find, self.home)}
         if not folders:
             return
-        ends: dict[str, End] = {}
-        seals: dict[str, RecordingSealed] = {}
-        chunks: dict[str, dict[int, int]] = {name: {} for name in folders}
+        told = Told(folders)
         # Of a producer that the log does not know, it does not know the recordings either: that of a script which has
         # just started this kernel, as a rule, and the log may have gigabytes.
         if any(self.last_nth(folder.parent.name) for folder in folders.values()):
-            said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed | FailedFramesDropped]]
-            said = self.read(*END, RecordingSealed, ChunkSealed, FailedFramesDropped)
+            said: AsyncIterator[Record[Said]] = self.read(*SAID)
             async for record in said:
-                event = record.event
-                if isinstance(event, FailedFramesDropped):
-                    self._frames_dropped.add(event.recording)
-                    continue
-                if event.recording not in folders:
-                    continue
-                if isinstance(event, ChunkSealed):
-                    chunks[event.recording][event.chunk] = event.frames
-                elif isinstance(event, RecordingSealed):
-                    seals[event.recording] = event
-                else:
-                    ends[event.recording] = event
+                told.take(record.event)
         await self.sync()
+        self._frames_dropped = told.frames_dropped
+        await self._in_thread(self._withdraw_replaced, told.replaced)
         for name, folder in folders.items():
-            plan = await self._in_thread(self._tidy, folder, seals.get(name))
-            if name in ends:
-                await self._clean_up(folder, ends[name])
+            seal = told.seals.get(name)
+            plan = await self._in_thread(self._tidy, folder, seal)
+            if name in told.ends:
+                await self._clean_up(folder, told.ends[name])
             elif plan is not None:
                 recording = self._recordings[name] = Recording(
                     folder,
                     plan,
-                    frames=chunks[name],
-                    sealed=seals.get(name),
+                    frames=told.chunks[name],
+                    sealed=seal,
                     standing=jobs.standing_in(folder),
                     encoding=jobs.read_encoding(folder),
                     entry=catalogue.read(self.home, name),
                 )
                 self._queue(recording)
-            elif name in seals:
-                await self._fail_without_plan(seals[name])
+            elif seal is not None:
+                await self._fail_without_plan(seal)
+
+    def _withdraw_replaced(self, replaced: set[str]) -> None:
+        """Remove the entries of videos that were said to be replaced, as a kill kept an earlier life from doing."""
+        for recording in replaced:
+            entry = catalogue.read(self.home, recording)
+            if entry is not None:
+                handover.withdraw(self.home, entry)
 
     def _tidy(self, folder: Path, sealed: RecordingSealed | None) -> RecordingPlan | None:
         """Remove what attempts of an earlier life left, and read what the recording is to be."""
@@ -406,28 +418,45 @@ class EncoderPool(
         del self._recordings[recording.plan.recording]
 
     async def _make(self, recording: Recording, sealed: RecordingSealed) -> VideoAvailable:
-        plan, folder = recording.plan, recording.folder
         made = await self._work(make_video, self._order(recording), sealed)
+        granted: set[str] = set()
         try:
-            async with self._placing:
-                target = await self._in_thread(handover.settle_target, self._names, self.home, folder, plan, sealed)
-                made = await self._in_thread(handover.bring_near, made, target, plan.recording)
-                await self._displace(target, plan.recording)
-                place = partial(handover.place, available=self._names.next_time(time.time()))
-                entry = await self._in_thread(place, self.home, target, made, plan, sealed)
-                self._names.take(entry.path, entry.recording)
-                available = catalogue.announcement(entry)
-                await self.publish(available)
+            while True:
+                async with self._placing:
+                    target, others = await self._in_thread(self._settle, recording, sealed)
+                    if granted.issuperset(each.recording for each in others):
+                        made = await self._in_thread(handover.bring_near, made, target, recording.plan.recording)
+                        return await self._place(recording, sealed, target, made, others)
+                # Not under the lock, which a handler may want: the answer comes through the handlers.
+                for each in others:
+                    if await self._claims.claim(each, recording.plan.recording, self.publish):
+                        granted.add(each.recording)
         finally:
             handover.discard(made)
+
+    def _settle(self, recording: Recording, sealed: RecordingSealed) -> tuple[Path, list[Entry]]:
+        """Where the video will be, and the entries of those that have this place and would give way."""
+        plan, names = recording.plan, self._names
+        pinned = self._claims.pinned
+        target = handover.settle_target(names, self.home, recording.folder, plan, sealed, pinned)
+        return target, handover.displaced(names, target, plan.recording)
+
+    async def _place(
+        self, recording: Recording, sealed: RecordingSealed, target: Path, made: Made, others: list[Entry]
+    ) -> VideoAvailable:
+        await self._displace(others, recording.plan.recording)
+        place = partial(handover.place, available=self._names.next_time(time.time()))
+        entry = await self._in_thread(place, self.home, target, made, recording.plan, sealed)
+        self._names.take(entry.path, entry.recording)
+        available = catalogue.announcement(entry)
+        await self.publish(available)
         return available
 
-    async def _displace(self, target: Path, recording: str) -> None:
-        """Announce that the video in the target's place goes, before it does."""
-        displaced = await self._in_thread(handover.displaced, self._names, target, recording)
-        if not displaced:
+    async def _displace(self, others: list[Entry], recording: str) -> None:
+        """Announce that these videos go, before they do."""
+        if not others:
             return
-        for entry in displaced:
+        for entry in others:
             await self.publish(
                 VideoPruned(
                     recording=entry.recording,
@@ -439,7 +468,7 @@ class EncoderPool(
                 )
             )
         await self.sync()
-        for entry in displaced:
+        for entry in others:
             await self._in_thread(handover.withdraw, self.home, entry)
 
     async def _give_up(self, folder: Path, sealed: RecordingSealed, failure: Failure) -> VideoFailed:
@@ -511,6 +540,33 @@ class EncoderPool(
             if probe != said:
                 await self.publish(probe)
                 said = probe
+
+
+class Told:
+    """What the log says of the recordings in the spool, and of what an earlier life had begun to remove."""
+
+    def __init__(self, folders: Collection[str]) -> None:
+        self.ends: dict[str, End] = {}
+        self.seals: dict[str, RecordingSealed] = {}
+        self.chunks: dict[str, dict[int, int]] = {name: {} for name in folders}
+        self.replaced: set[str] = set()
+        self.frames_dropped: set[str] = set()
+
+    def take(self, event: Said) -> None:
+        recording = event.recording
+        if isinstance(event, FailedFramesDropped):
+            self.frames_dropped.add(recording)
+        elif isinstance(event, VideoPruned):
+            if event.policy == "replaced":
+                self.replaced.add(recording)
+        elif recording not in self.chunks:
+            return
+        elif isinstance(event, ChunkSealed):
+            self.chunks[recording][event.chunk] = event.frames
+        elif isinstance(event, RecordingSealed):
+            self.seals[recording] = event
+        else:
+            self.ends[recording] = event
 
 
 async def _kill_when_cancelled(child: Child) -> None:

@@ -30,7 +30,7 @@ from plugins.events import (
 )
 from plugins.pruner.history import RETAINED, History, recall, remember
 from plugins.pruner.plan import DAY_SECONDS, Policy, displaced
-from plugins.pruner.removal import remove, remove_empty_folder, unfinished
+from plugins.pruner.removal import remove, remove_empty_folder, unfinished, withdraw
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -174,6 +174,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         """Also a video whose removal is intended, as long as it stands."""
         self._history.note(wish)
         entry = self._entries.get(wish.recording) or self._leaving.pop(wish.recording, None)
+        entry = entry or catalogue.read(self.home, wish.recording)  # one that was to be replaced
         if entry is not None:
             await self._take_in(entry)
 
@@ -195,7 +196,10 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
     async def remove(self, intent: PruneIntended) -> None:
         self._history.note(intent)
         recording = intent.recording
-        if recording in self._leaving and catalogue.read(self.home, recording) is not None:
+        if intent.policy == "replaced":  # first in the log, so the encoder does it; an intent of ours comes too late
+            self._entries.pop(recording, None)
+            self._leaving.pop(recording, None)
+        elif recording in self._leaving and catalogue.read(self.home, recording) is not None:
             await self._carry_out(intent)
         else:  # a pin made it void, a restart has carried it out already, or another has replaced the video
             self._history.intended.pop(recording, None)
@@ -207,6 +211,8 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         self._history.note(pruned)
         self._entries.pop(pruned.recording, None)
         self._leaving.pop(pruned.recording, None)
+        if pruned.policy == "replaced":  # a pin that was heard meanwhile may have written its entry anew
+            await anyio.to_thread.run_sync(withdraw, self.home, pruned.recording)
 
     # Removal ------------------------------------------------------------------------------------------------------
 

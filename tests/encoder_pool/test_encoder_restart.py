@@ -223,7 +223,7 @@ async def test_a_free_name_chosen_before_a_kill_is_not_chosen_twice(home: Path) 
     assert entry is not None
     catalogue.write(home, msgspec.structs.replace(entry, pinned=True))
     await log(home, *new.events)
-    chosen = handover.settle_target(Names(home), home, new.folder, new.plan, new.sealed)
+    chosen = handover.settle_target(Names(home), home, new.folder, new.plan, new.sealed, ())
     chosen.write_bytes(b"placed, but not catalogued, when the kernel was killed")
     async with encoding(home) as kernel:
         await kernel.settle()
