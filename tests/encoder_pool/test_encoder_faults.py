@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -321,6 +322,65 @@ async def test_no_more_failures_are_remembered_than_a_thousand(
             await say(kernel, *one.events)
             await kernel.settle()
     assert sorted(each.name for each in (home / "failed").iterdir()) == [one.recording for one in films[2:]]
+
+
+GARBAGE = 'case "$*" in *rawvideo*) cat > /dev/null; head -c 5000 /dev/urandom > "${@: -1}"; exit 0;; esac'
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (f"{GARBAGE}\n{REAL}", "Invalid data"),
+        ("exit 0", "stopped reading in the midst of the frames"),
+        ("cat > /dev/null; exit 0", "ended as if all were well, and wrote no file"),
+        ("kill -SEGV $$", "was killed by SIGSEGV"),
+    ],
+    ids=["writes garbage", "is another program", "writes nothing", "crashes"],
+)
+async def test_an_ffmpeg_that_is_none_is_a_failure_with_its_last_words_and_leaves_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, script)
+    one = film(home, 200, size=(320, 240), picture=noise)
+    failed = await failure(home, one, EncoderPoolOptions(thumbnails=False))
+    assert words in failed.reason
+    assert failed.attempts == 3
+    kept = {file.name for file in (home / "failed" / one.recording).iterdir()}
+    assert kept == {"00000.chunk", "recording.json", "encoding.json", "failure.txt"}
+    assert not files_of(home / "videos")
+
+
+async def test_an_ffmpeg_that_vanishes_while_it_is_needed_is_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, REAL)
+    first, second = film(home, 20, number=0), film(home, 20, number=1)
+    async with encoding(home, EncoderPoolOptions(attempts=2)) as kernel:
+        await say(kernel, *first.events)
+        await kernel.settle()
+        (tmp_path / "not-quite-ffmpeg").unlink()
+        await say(kernel, *second.events)
+        await kernel.settle()
+        (failed,) = (record.event for record in kernel.records(VideoFailed))
+        assert [record.event.recording for record in kernel.records(VideoAvailable)] == [first.recording]
+    assert failed.recording == second.recording
+    assert failed.reason == f"{tmp_path / 'not-quite-ffmpeg'}: No such file or directory"
+
+
+async def test_a_clock_that_is_set_back_makes_no_new_video_older_than_the_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, hours = time.time, 0
+    monkeypatch.setattr("plugins.encoder_pool.pool.time.time", lambda: real() + hours * 3600)
+    async with encoding(home) as kernel:
+        for number, hours in enumerate((0, 50, -50, 1)):  # noqa: B007 - the clock looks at it
+            await say(kernel, *film(home, 5, number=number).events)
+            await kernel.settle()
+    async with encoding(home) as kernel:
+        await say(kernel, *film(home, 5, number=4).events)
+        await kernel.settle()
+    entries = sorted(catalogue.read_all(home), key=lambda entry: entry.available)
+    assert [entry.first_episode for entry in entries] == [0, 1, 2, 3, 4]
 
 
 async def test_a_full_disk_is_waited_for_and_costs_no_attempt(
