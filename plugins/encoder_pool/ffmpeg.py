@@ -119,6 +119,7 @@ def encode(
     *,
     faststart: bool = False,
     thumbnail: tuple[int, str] | None = None,
+    threads: int = 1,
 ) -> list[str]:
     """Encode raw frames from stdin to an MP4; `thumbnail` names a frame by its index, and the JPEG to make of it."""
     fps = exact(frames.fps)
@@ -127,7 +128,7 @@ def encode(
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{frames.width}x{frames.height}"),
         *("-framerate", f"{fps}", "-i", "pipe:0"),
         *("-map", "0:v", "-vf", _picture(frames), "-fps_mode", "passthrough"),
-        *("-c:v", encoding.codec, "-threads", "1", "-g", str(max(1, round(fps)))),
+        *("-c:v", encoding.codec, "-threads", str(threads), "-g", str(max(1, round(fps)))),
     ]
     if encoding.codec == "libx264":
         arguments += ["-profile:v", "high"]

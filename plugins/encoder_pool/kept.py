@@ -7,7 +7,8 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kernel.files import sync_folder, write_whole
+from kernel.fail_points import fail_point
+from kernel.files import clear_up, sync_folder, write_whole
 from plugins import catalogue
 from plugins.encoder_pool import jobs
 
@@ -52,7 +53,9 @@ def keep(home: Path, folder: Path, bound_bytes: int, reason: str) -> None:
     _make_room(home, room_for(folder, bound_bytes, True))
     _write_reason(folder, reason)
     os.utime(folder)  # so that the oldest folder is the one that was moved first
+    fail_point("encoder.keep.before")
     folder.replace(place)
+    fail_point("encoder.keep.after")
     sync_folder(place.parent)
 
 
@@ -61,6 +64,7 @@ def keep_nothing(home: Path, folder: Path, bound_bytes: int, reason: str) -> Non
     place = catalogue.failed_folder(home, folder.name)
     _make_room(home, room_for(folder, bound_bytes, False))
     place.mkdir(exist_ok=True)
+    fail_point("encoder.keep.folder_made")
     _write_reason(place, reason)
     jobs.remove(home, folder)
 
@@ -69,11 +73,14 @@ def _make_room(home: Path, room_bytes: int) -> None:
     (home / "failed").mkdir(exist_ok=True)
     for folder, _ in displaced(home, room_bytes):
         shutil.rmtree(folder)
+        fail_point("encoder.keep.made_room")
 
 
 def _write_reason(folder: Path, reason: str) -> None:
     with suppress(OSError):  # a full disk, say; it stands in the log, too
+        clear_up(folder, catalogue.FAILURE)
         write_whole(folder / catalogue.FAILURE, reason.encode(), lasting=False)
+        fail_point("encoder.keep.reason")
 
 
 def _size_of(folder: Path) -> int:

@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 
 from kernel.event import Event
+from kernel.fail_points import fail_point
 from kernel.log import last_seq
 from kernel.plugin import Options, Plugin, on
 from plugins import catalogue
@@ -119,6 +120,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         self._outside: set[Path] = set()
         """Folders of videos outside of the home."""
         self._clock = Clock()
+        await anyio.to_thread.run_sync(catalogue.clear_up, self.home)
         self._history = await self._heard()
         await self._review()
         for intent in list(self._history.intended.values()):
@@ -225,7 +227,9 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
             else:
                 intents.append(self._intent(removal.entry, removal.policy, removal.reason))
         if intents:
+            fail_point("pruner.intent.before")
             await self.publish(*intents)
+            fail_point("pruner.intent.after")
 
     async def _grant(self, wish: VideoDeleteAsked) -> None:
         entry = self._entries.get(wish.recording)
@@ -251,6 +255,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
     async def _carry_out(self, intent: PruneIntended) -> None:
         """Remove a video whose intent is in the log. One that cannot be removed is tried again at the next start."""
         await self.sync()
+        fail_point("pruner.intent.synced")
         entry = self._leaving.get(intent.recording)
         freed_bytes = 0
         if entry is not None:
@@ -270,7 +275,9 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         )
         self._history.note(pruned)
         self._leaving.pop(intent.recording, None)
+        fail_point("pruner.pruned.before")
         await self.publish(pruned)
+        fail_point("pruner.pruned.after")
         self._emptied.add(intent.session)
         await self._remove_empty_folders()
 

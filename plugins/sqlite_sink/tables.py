@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from kernel.fail_points import fail_point
 from plugins.events import StepRecorded
 from plugins.sqlite_sink.rows import INSERT_SESSION, WRITES, WRITES_OF, Row, insert_steps, step_row
 from plugins.sqlite_sink.shown import Shown
@@ -70,6 +71,7 @@ class Tables:
     async def write(self, batch: Batch) -> None:
         """Write a batch and the cursor, in one transaction. A failure leaves it open: close the connection then."""
         connection = self._connection
+        fail_point("tables.write.before")
         await connection.execute("BEGIN IMMEDIATE")
         if self._new_sessions:
             await connection.executemany(INSERT_SESSION, self._new_sessions)
@@ -79,7 +81,9 @@ class Tables:
             if rows:
                 await connection.executemany(write.sql, rows)
         await connection.execute("UPDATE cursor SET seq = ?", (batch.seq,))
+        fail_point("tables.commit.before")
         await connection.execute("COMMIT")
+        fail_point("tables.commit.after")
 
     def _new_session(self, session: str) -> int:
         session_id = self._session_ids[session] = len(self._session_ids) + 1

@@ -8,14 +8,15 @@ import anyio
 import msgspec
 
 from kernel.config import LogOptions
+from kernel.log import first_seq, segments
 from kernel.runtime import Kernel, Outcome
 from kernel.wiring import Part
 from plugins.collector import Collector, CollectorOptions
 from plugins.encoder_pool import EncoderPool, EncoderPoolOptions
-from plugins.events import Keep, SessionStarted
+from plugins.events import CaptureAsked, Keep, SessionStarted, VideoDeleteAsked, VideoPinned
 from plugins.pruner import Pruner, PrunerOptions
 from plugins.recorder.recorder import Recorder
-from plugins.recorder.sessions import open_session
+from plugins.recorder.sessions import claim_worker, open_session
 from plugins.recorder.spool import Producer
 from plugins.sqlite_sink import SqliteSink, SqliteSinkOptions
 from tests.environments.bars import draw
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SIZE = (32, 64)
 
 
-class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+class Recorded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What a producer is to do."""
 
     session: str = "20261122-062718-k3v9"
@@ -37,7 +38,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     captured: tuple[int, ...] | None = None
     """Episodes that are recorded; None: all."""
     keep: Keep = Keep()
-    name: str = "rl-video-episode-{}.mp4"
+    path: str = ""
+    """Where the videos will be, with `{}` for the episode; empty: in the session's own folder."""
     open_end: bool = False
     """The last episode is left open, and nothing is closed: the process is to be killed then."""
 
@@ -46,6 +48,7 @@ def record(home: Path, about: Recorded) -> None:
     """A training script's life: a session, an environment, its episodes, and their ends. Picture k shows k."""
     home.mkdir(parents=True, exist_ok=True)
     session = open_session(home, about.session, "script")
+    claim_worker(home, about.session)
     producer = Producer(home, about.session)
     producer.say(SessionStarted(session=about.session, kind="script", env_id="Bars-v0", workers=1))
     captured = about.captured
@@ -53,7 +56,7 @@ def record(home: Path, about: Recorded) -> None:
         producer,
         env_id="Bars-v0",
         fps=30,
-        video_path=lambda episode: f"videos/{about.session}/{about.name.format(episode)}",
+        video_path=(about.path or f"videos/{about.session}/rl-video-episode-{{}}.mp4").format,
         capture=lambda episode: captured is None or episode in captured,
         keep=about.keep,
     )
@@ -80,15 +83,23 @@ def say(home: Path, *events: Event) -> None:
     producer.close()
 
 
-class Served(msgspec.Struct, frozen=True, kw_only=True):
+class Said(msgspec.Struct, frozen=True, tag=True):
+    """What `emit` hands in."""
+
+    events: list[VideoPinned | VideoDeleteAsked | CaptureAsked]
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """How a kernel is to serve."""
 
     log: LogOptions = LogOptions()
     encoder: EncoderPoolOptions = EncoderPoolOptions()
     pruner: PrunerOptions = PrunerOptions(min_free_bytes=0)
+    until_trimmed: bool = False
+    """It stops no sooner than its log was trimmed."""
 
 
-def serve(home: Path, about: Served = Served()) -> Outcome:  # noqa: B008 - frozen
+def serve(home: Path, about: Served = Served()) -> None:  # noqa: B008 - frozen
     """A kernel's life: it takes in all that there is, finishes all work, and stops."""
     parts = [
         Part("collector", Collector, CollectorOptions(poll_seconds=0.01, silent_seconds=0.01), required=True),
@@ -103,6 +114,8 @@ def serve(home: Path, about: Served = Served()) -> Outcome:  # noqa: B008 - froz
 
         async def stop_when_running() -> None:
             await kernel.running.wait()
+            while about.until_trimmed and first_seq(segments(home / "log")[0]) == 1:
+                await anyio.sleep(0.01)
             kernel.stop()
 
         outcome = Outcome.failed
@@ -114,4 +127,3 @@ def serve(home: Path, about: Served = Served()) -> Outcome:  # noqa: B008 - froz
 
     outcome = anyio.run(live)
     assert outcome is Outcome.drained, said
-    return outcome
