@@ -120,6 +120,7 @@ async def _give_up_wal(connection: aiosqlite.Connection) -> None:
 async def _close(connection: aiosqlite.Connection) -> None:
     """Leave the whole database in its one file, also where somebody else still reads it."""
     try:
+        await connection.rollback()  # where a batch was called off in its midst
         await connection.execute("PRAGMA busy_timeout = 0")
         await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
