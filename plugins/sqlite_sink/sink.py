@@ -126,6 +126,7 @@ async def _close(connection: aiosqlite.Connection) -> None:
     """Leave the whole database in its one file, also where somebody else still reads it."""
     try:
         with suppress(sqlite3.OperationalError):  # a full disk, say: the next start does it
+            await connection.rollback()  # where a batch was called off in its midst
             await connection.execute("PRAGMA busy_timeout = 0")
             await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
