@@ -11,7 +11,7 @@ import msgspec
 from tests.benchmarks.capture import rounds
 from tests.benchmarks.loads import LOADS
 from tests.benchmarks.samples import BARE
-from tests.benchmarks.turn import RUNNER, SB3, Order
+from tests.benchmarks.turn import RUNNER, SB3, UNWATCHED, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,3 +175,14 @@ def available(scope: Scope) -> Iterator[Sample]:
             for contender in scope.contenders_of(OURS, RUNNER, UPSTREAM, *INLINE, quick=(OURS,))
         ]
         yield from scope.play("available", orders, scope.rounds)
+
+
+def unwatched(scope: Scope) -> Iterator[Sample]:
+    """Our runner with the viewer on and nobody who looks, beside the same without it."""
+    for load in scope.loads_of("cartpole"):
+        orders = [
+            (load, Order(load=load, contender=contender, steps=scope.steps(load)))
+            for contender in scope.contenders_of(RUNNER, UNWATCHED, quick=(RUNNER,))
+            if contender == RUNNER or find_spec("plugins.viewer")
+        ]
+        yield from scope.play("unwatched", orders, scope.rounds)
