@@ -31,7 +31,7 @@ SB3 = ("SB3", "stepreel SB3")
 """Stable-Baselines3's VecVideoRecorder, and ours."""
 RUNNER = "stepreel runner"
 """Our own environment runner, in worker processes."""
-UNWATCHED = "stepreel runner, viewer on"
+UNWATCHED = "stepreel runner + viewer"
 """The same beside the viewer, at which nobody looks."""
 KERNEL_PLUGINS = {
     "collector": "plugins.collector:Collector",
