@@ -164,7 +164,7 @@ def test_a_kernel_that_is_killed_beside_a_live_producer_loses_and_doubles_nothin
         producer = driver.start(home, forever(place, "a"))
         for _ in range(kills):
             kernel = driver.start(home, FOREVER)
-            run_for(kernel, chance.uniform(0.0, 0.4))
+            run_for(kernel, chance.uniform(0.0, 0.25))
             kill(driver, kernel)
         kill(driver, producer)
         driver.live(home, Served())
@@ -234,7 +234,7 @@ def test_kernel_producer_and_ffmpegs_that_are_killed_together_lose_nothing_but_t
         home = place / "home"
         for number in range(kills):
             producer, kernel = driver.start(home, forever(place, f"p{number}")), driver.start(home, FOREVER)
-            run_for(kernel, chance.uniform(0.0, 0.4))
+            run_for(kernel, chance.uniform(0.0, 0.25))
             ffmpegs = psutil.Process(kernel).children(recursive=True)
             for pid in (producer, kernel):
                 os.kill(pid, signal.SIGKILL)
@@ -262,14 +262,17 @@ def forever(place: Path, session: str) -> Recorded:
 
 
 def run_for(pid: int, cpu_seconds: float) -> None:
-    """Let it have so much processor time, however busy the machine is; a life that ends before is an error."""
+    """Let it have so much processor time, or ten times that by the clock, as a busy machine may give it little.
+
+    A life that ends before is an error.
+    """
     process = psutil.Process(pid)
-    deadline = time.monotonic() + GRACE_SECONDS
-    used = process.cpu_times()
+    used, began = process.cpu_times(), time.monotonic()
     start = used.user + used.system
     while (used := process.cpu_times()).user + used.system - start < cpu_seconds:
         assert process.status() != psutil.STATUS_ZOMBIE, "it has ended by itself: see stderr"
-        assert time.monotonic() < deadline
+        if time.monotonic() - began > 10 * cpu_seconds:
+            break
         time.sleep(0.002)
     time.sleep(0.02 * (cpu_seconds * 1000 % 1))  # it counts in hundredths of a second
 
