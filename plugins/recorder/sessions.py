@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
@@ -71,7 +72,17 @@ class Session:
 
 
 def open_session(home: Path, session: str, kind: Literal["runner", "script"]) -> Session:
-    """Make the session's folder, locked. Raises `FileExistsError` where a session of this name was begun before."""
+    """Make the session's folder, locked. Raises `FileExistsError` where a session of this name was begun before.
+
+    Before it is locked, a kernel that starts may take it for a dead builder's, and remove it: then it is built again.
+    """
+    for _ in range(BUILDS):
+        with suppress(FileNotFoundError):
+            return _build(home, session, kind)
+    return _build(home, session, kind)
+
+
+def _build(home: Path, session: str, kind: Literal["runner", "script"]) -> Session:
     folder = sessions_folder(home) / session
     building = folder.with_name(f".{session}.tmp")
     if folder.exists():
@@ -161,6 +172,7 @@ def _is_open(folder: Path) -> bool:
     return owner is not None and owner.outcome is None
 
 
+BUILDS = 3
 JOIN_SECONDS = 5.0
 """How long a sibling may take to begin the session."""
 

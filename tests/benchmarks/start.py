@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 
 from kernel.config import LogOptions
+from kernel.files import write_whole
 from kernel.log import SEGMENT_BYTES, Log, segments
 from kernel.plugin import Options, Plugin, on
 from kernel.runtime import Kernel
@@ -26,8 +28,9 @@ from plugins import catalogue
 from plugins.catalogue import Entry
 from plugins.events import Keep, StepRecorded
 from plugins.pruner import PrunerOptions
+from plugins.sqlite_sink.check import rebuild
 from tests.benchmarks.bus import step
-from tests.faults.lives import Recorded, Served, parts, record, serve
+from tests.faults.lives import Recorded, Served, parts, record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 VIDEOS = 1000
 BATCH = 1000
-ROUNDS = 3
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
 NEW = "20261123-000000-newn"
 
 
@@ -59,15 +62,18 @@ def fill(home: Path) -> None:
     """Make the home, as a kernel leaves it that is killed."""
     log = Log(home)
     (home / "videos").mkdir()
+    catalogue.folder(home).mkdir()
     for number in range(VIDEOS):
         entry = _video(home, number)
-        catalogue.write(home, entry)
+        file = catalogue.folder(home) / f"{entry.recording}.json"
+        write_whole(file, msgspec.json.format(msgspec.json.encode(entry)), lasting=False)
         _append(log, [catalogue.announcement(entry)])
     steps = [step(number) for number in range(BATCH)]
     while log.size_bytes < SEGMENT_BYTES - 400 * BATCH:
         _append(log, steps)
     log.close()
-    serve(home, KEEP_ALL)  # the tables are up to date, and the pruner has its notes
+    # The tables are up to date. The pruner has no notes, and reads all of the log.
+    rebuild(home, home / "stepreel.sqlite", log.home_id, log.last_seq)
     record(home, Recorded(session=NEW, lengths=(5,), captured=()))
 
 
