@@ -201,7 +201,7 @@ class Soak:
         """It seals what it has."""
         index = self._any_producer()
         self.producers[index].terminate()
-        self.producers[index].wait(60)
+        self.producers[index].wait(300)
         self.producers[index] = self._start_producer()
 
     def kill_kernel(self) -> None:
@@ -212,7 +212,7 @@ class Soak:
     def end_kernel(self) -> None:
         self._until_at_work()
         self.kernel.terminate()
-        code = self.kernel.wait(90)
+        code = self.kernel.wait(300)
         if code not in (0, 3):
             raise AssertionError(f"the kernel was asked to end, and ended with {code}")
         self.kernel = self._start_kernel()
@@ -278,7 +278,7 @@ class Soak:
         for producer in self.producers:
             producer.terminate()
         for producer in self.producers:
-            producer.wait(60)
+            producer.wait(300)
         self._user.close()
         for last in (False, True):
             self._until_at_work()
@@ -334,7 +334,7 @@ class Looks(threading.Thread):
 
 
 def _until(true: Callable[[], object], otherwise: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not true():
         if time.monotonic() > deadline:
             raise AssertionError(otherwise)

@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 def test_nothing_pinned_goes_nothing_goes_twice_and_readers_read_whole_files_whatever_is_killed(home: Path) -> None:
     seed = random.SystemRandom().randrange(2**32)
     sys.stdout.write(f"seed {seed}\n")
-    sys.stdout.write(race(home, seed, rounds=50))
+    sys.stdout.write(race(home, seed, rounds=25))
