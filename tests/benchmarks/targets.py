@@ -104,11 +104,9 @@ def _kernel(results: Results) -> Iterator[Target]:
 
 def growth(results: Results, load: str) -> Spread | None:
     """The largest growth of a kind of process from the shortest to the longest episode, MB."""
-    lengths = list(dict.fromkeys(sample.load for sample in results.of("long") if sample.load.startswith(f"{load},")))
-    if len(lengths) < 2:
+    turns = [sample for sample in results.of("long", None, OURS) if sample.load.startswith(f"{load},")]
+    if len(turns) < 2:
         return None
-    short, grown = (results.of("long", lengths[place], OURS) for place in (0, -1))
-    if not short or not grown:
-        return None
-    kinds = [name for name in grown[0].figures if name.startswith("peak_mb_") and name in short[0].figures]
-    return spread([max(grown[0].figures[name] - short[0].figures[name] for name in kinds)])
+    short, long = (turns[place].figures for place in (0, -1))
+    kinds = [name for name in long if name.startswith("peak_mb_") and name in short]
+    return spread([max(long[name] - short[name] for name in kinds)])

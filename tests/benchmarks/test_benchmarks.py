@@ -15,7 +15,7 @@ from tests.benchmarks import report
 from tests.benchmarks.__main__ import BENCHMARKS, read
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.samples import Results, Sample
-from tests.benchmarks.targets import NEEDED, targets
+from tests.benchmarks.targets import NEEDED, growth, targets
 from tests.benchmarks.turn import RUNNER, SB3
 
 ROOT = Path(__file__).parent.parent.parent
@@ -77,6 +77,20 @@ def test_a_target_goes_by_the_median_of_ratios_within_a_round() -> None:
     assert found["steps/s ÷ bare, CartPole"].met is True
     assert str(found["steps/s ÷ bare, CartPole"].seen) == "0.980 (0.500 to 0.990)"
     assert found["steps/s ÷ bare, Breakout"].met is None
+
+
+def test_memory_grows_by_the_kind_of_process_that_grows_most() -> None:
+    def sample(contender: str, steps: str, **figures: float) -> Sample:
+        return Sample(benchmark="long", load=f"bars, {steps} steps", contender=contender, round=0, figures=figures)
+
+    samples = [
+        sample("stepreel", "1,000", peak_mb=120.0, peak_mb_script=50.0, peak_mb_ffmpeg=70.0),
+        sample("stepreel", "50,000", peak_mb=180.0, peak_mb_script=58.0, peak_mb_ffmpeg=71.0),
+        sample("RecordVideo", "1,000", peak_mb_script=90.0),
+        sample("RecordVideo", "10,000", peak_mb_script=900.0),
+    ]
+    assert growth(Results(machine={}, samples=samples), "bars") == (8.0, 8.0, 8.0)
+    assert growth(Results(machine={}, samples=samples), "balanced") is None
 
 
 def test_a_later_file_takes_the_place_of_the_benchmarks_that_it_has(tmp_path: Path) -> None:
