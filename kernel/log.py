@@ -30,6 +30,7 @@ from kernel.event import (
     Tagged,
     UnknownEvent,
     catalogue,
+    decode_record,
     decode_records,
     encode_lines,
 )
@@ -448,8 +449,19 @@ class _Scan(NamedTuple):
     """A whole record stands behind the fault."""
 
 
-_decode_head = msgspec.json.Decoder(Record[Tagged]).decode  # what every line must say, and no more of the event
+_heads = msgspec.json.Decoder(Record[Tagged])
 _decode_seal = msgspec.json.Decoder(_Seal).decode
+
+
+def _decode_head(line: bytes) -> Record[Any]:
+    """What every line must say, and no more of the event. Raises `Damaged`."""
+    try:
+        line.decode()  # msgspec passes by what it does not look into
+        return _heads.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Damaged(str(error)) from None
+    except RecursionError:
+        return decode_record(line)
 
 
 def _lock_home(home: Path, note: bytes = b"") -> FileLock:
@@ -509,7 +521,7 @@ def _scan(path: Path) -> _Scan:
             break
         try:
             head = _decode_head(content[start:end])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except Damaged as error:
             fault = str(error)
             break
         if head.seq != expected:
@@ -637,7 +649,7 @@ def _seq_of(line: bytes) -> int:
     """The seq that a line says; 0 where it is damaged."""
     try:
         return _decode_head(line).seq
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except Damaged:
         return 0
 
 

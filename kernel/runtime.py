@@ -21,6 +21,7 @@ from kernel.files import acquire, holder
 from kernel.log import HomeHeld, HomeRefused, Log, makes_way, refuse_unusable
 from kernel.plugin import Refused
 from kernel.supervisor import Life, PluginPort, first_of
+from kernel.terminal import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -321,7 +322,7 @@ def _place(config: str, plugin: str) -> str:
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
-        print(line, file=sys.stderr)  # noqa: T201 - the one place where the kernel speaks to whoever started it
+        print("\n".join(map(shown, line.split("\n"))), file=sys.stderr)  # noqa: T201 - the one place where the kernel speaks to whoever started it
 
 
 def _version() -> str:

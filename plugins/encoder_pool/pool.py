@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import heapq
 import os
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from kernel.plugin import Plugin, on
+from kernel.plugin import Plugin, on, refuse_link
+from kernel.terminal import shown
 from plugins import catalogue
 from plugins.encoder_pool import ffmpeg, handover, jobs, kept
 from plugins.encoder_pool.cores import spare_cores
@@ -72,6 +74,8 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
+        for folder in ("spool", "recordings", "failed"):
+            refuse_link(self.home / folder)
         self.executable = ffmpeg.find()
         self.jobs = self.options.jobs or spare_cores()
         self._recordings: dict[str, Recording] = {}
@@ -123,7 +127,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         """A job, unless it has to wait for the seal."""
         await self._found.wait()
         recording = self._known(event.recording)
-        if recording is not None:
+        if recording is not None and 0 <= event.chunk < jobs.MOST_CHUNKS:
             recording.frames[event.chunk] = event.frames
             self._queue(recording)
 
@@ -133,7 +137,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         await self._found.wait()
         recording = self._known(event.recording)
         if recording is not None:
-            recording.sealed = event
+            recording.seal(event)
             self._queue(recording)
         elif not await self._has_ended(event.recording):
             await self._fail_without_plan(event)
@@ -146,7 +150,9 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         if recording is not None:
             self._forget(recording)
         await self.sync()
-        await self._in_thread(jobs.remove, self.home, jobs.folder_of(self.home, event.recording))
+        folder = self._folder(event.recording)
+        if folder is not None:
+            await self._in_thread(jobs.remove, self.home, folder)
 
     @on(VideoPruned)
     async def release_name(self, event: VideoPruned) -> None:
@@ -188,11 +194,11 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
                     folder,
                     plan,
                     frames=chunks[name],
-                    sealed=seals.get(name),
                     standing=jobs.standing_in(folder),
                     encoding=jobs.read_encoding(folder),
                     entry=catalogue.read(self.home, name),
                 )
+                recording.seal(seals.get(name))
                 self._queue(recording)
             elif name in seals:
                 await self._fail_without_plan(seals[name])
@@ -200,6 +206,8 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
     def _tidy(self, folder: Path, sealed: RecordingSealed | None) -> RecordingPlan | None:
         """Remove what attempts of an earlier life left, and read what the recording is to be."""
         jobs.remove_attempts(folder)
+        if jobs.read_encoding(folder) is None:  # nobody knows any more what its segments, if any, have in common
+            jobs.remove_segments(folder)
         plan = jobs.read_plan(folder)
         if plan is not None:
             handover.remove_hidden(self.home, folder, plan, sealed)
@@ -217,12 +225,20 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
     def _known(self, name: str) -> Recording | None:
         """The recording, read from its folder where it is new; None where there is no folder."""
         recording = self._recordings.get(name)
-        if recording is None:
-            folder = jobs.folder_of(self.home, name)
+        folder = self._folder(name) if recording is None else None
+        if folder is not None:
             plan = jobs.read_plan(folder)
             if plan is not None:
                 recording = self._recordings[name] = Recording(folder, plan)
         return recording
+
+    def _folder(self, name: str) -> Path | None:
+        """Where a recording's frames are; None, and a word, where that is the name of none."""
+        try:
+            return jobs.folder_of(self.home, name)
+        except ValueError as error:
+            _say(f"{error}; what was said of it is passed by")
+            return None
 
     async def _has_ended(self, name: str) -> bool:
         said: AsyncIterator[Record[End]] = self.read(*END)
@@ -396,7 +412,9 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
 
     async def _fail_without_plan(self, sealed: RecordingSealed) -> None:
         """End a recording whose folder does not say any more what it was to be, or is gone."""
-        folder = jobs.folder_of(self.home, sealed.recording)
+        folder = self._folder(sealed.recording)
+        if folder is None:
+            return
         lost = f"{folder / 'recording.json'} is damaged" if folder.exists() else f"{folder} is gone"
         failed = await self._give_up(folder, sealed, Failure(f"{lost}, so nobody knows what the video is to be", 0))
         await self.sync()
@@ -470,3 +488,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"encoder: {shown(line)}\n")

@@ -15,7 +15,8 @@ import msgspec
 
 from kernel.event import Event
 from kernel.log import last_seq
-from kernel.plugin import Options, Plugin, on
+from kernel.plugin import Options, Plugin, on, refuse_link
+from kernel.terminal import shown
 from plugins import catalogue
 from plugins.events import (
     CaptureHeld,
@@ -89,6 +90,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
+        refuse_link(catalogue.folder(self.home))
         self._entries: dict[str, Entry] = {}
         """The finished videos, by recording, without those whose removal is intended."""
         self._leaving: dict[str, Entry] = {}
@@ -314,4 +316,4 @@ def _free_bytes(folders: Iterable[Path]) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"pruner: {line}\n")
+    sys.stderr.write(f"pruner: {shown(line)}\n")

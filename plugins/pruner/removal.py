@@ -6,7 +6,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kernel.files import sync_folder
+from kernel.files import is_name, sync_folder
 from plugins import catalogue
 from plugins.catalogue import FileIdentity
 
@@ -24,14 +24,11 @@ def remove(home: Path, entry: Entry) -> int:
     """
     file = home / entry.path
     freed_bytes = 0
-    if is_still(file, entry.identity):
+    # Outside of the home the content counts, too: somebody else may have written what the entry says of the file.
+    if is_still(file, entry.identity) and (catalogue.is_inside(home, file) or catalogue.holds(file, entry.sha256)):
         file.unlink()
         sync_folder(file.parent)
         freed_bytes = entry.identity.size_bytes
-    if entry.thumbnail is not None:
-        thumbnail = home / entry.thumbnail
-        if thumbnail.is_file() and not thumbnail.is_symlink():
-            thumbnail.unlink()
     catalogue.remove(home, entry.recording)
     return freed_bytes
 
@@ -48,6 +45,8 @@ def is_still(file: Path, identity: FileIdentity) -> bool:
 
 def remove_empty_folder(home: Path, session: str) -> bool:
     """Remove a session's video folder where it is empty; False where that has to wait, as a video may yet come."""
+    if not is_name(session):
+        return True
     if any(producer.name.startswith(f"{session}-") for producer in (home / "spool").glob("*")):
         return False
     with suppress(OSError):  # it is gone, holds something, or is a link
