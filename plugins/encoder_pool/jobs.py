@@ -120,10 +120,14 @@ class Job:
 
 def folder_of(home: Path, recording: str) -> Path:
     """Where a recording's frames are: its id is the producer's, and four digits. Raises `ValueError` for no such id."""
-    producer = recording.rpartition("-")[0]
-    if not (is_name(recording) and is_name(producer)):
+    if not is_id(recording):
         raise ValueError(f"{recording!r} is no recording's name")
-    return home / "spool" / producer / recording
+    return home / "spool" / recording.rpartition("-")[0] / recording
+
+
+def is_id(recording: str) -> bool:
+    """Whether a recording can be called so: a producer may be anybody's program, and what it says may be a path."""
+    return is_name(recording) and is_name(recording.rpartition("-")[0])
 
 
 def find(home: Path) -> list[Path]:

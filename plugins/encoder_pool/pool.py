@@ -6,6 +6,8 @@ import errno
 import heapq
 import os
 import sys
+from asyncio import get_running_loop
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +24,7 @@ from plugins.encoder_pool.jobs import Failure, Job, Recording
 from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment, make_video
 from plugins.encoder_pool.names import Names
 from plugins.encoder_pool.options import EncoderPoolOptions
+from plugins.encoder_pool.priority import Priority, lower_this_thread
 from plugins.events import (
     ChunkSealed,
     EncoderProbe,
@@ -90,8 +93,14 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         self._found = anyio.Event()
         self._placing = anyio.Lock()
         self._names = Names(self.home)
-        self._limiter = anyio.CapacityLimiter(self.jobs + 2)
-        yield
+        self._limiter = anyio.CapacityLimiter(2)
+        self._priority = Priority()
+        # Of its own, as who gives way gives way for good.
+        self._feeders = ThreadPoolExecutor(self.jobs, "encoder", initializer=lower_this_thread)
+        try:
+            yield
+        finally:
+            self._feeders.shutdown(wait=False)
 
     async def run(self) -> None:
         await self._find()
@@ -440,13 +449,14 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
 
     async def _work(self, make: Callable[[Order, Child, A], T], order: Order, what: A) -> T:
         """Run this in a thread. Being cancelled kills its ffmpeg, which ends the thread, and waits for that."""
-        child = Child()
+        child = Child(self._priority)
         made: list[T] = []
         error: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_kill_when_cancelled, child)
             try:
-                made.append(await self._in_thread(make, order, child, what))
+                with anyio.CancelScope(shield=True):
+                    made.append(await get_running_loop().run_in_executor(self._feeders, make, order, child, what))
             except (Failed, Hopeless, OSError) as raised:
                 error = raised  # raised below, outside the group, which would wrap it
             tasks.cancel_scope.cancel()
