@@ -44,9 +44,7 @@ class Told:
         self.pruned: set[str] = set()
         kinds = (RecordingStarted, RecordingSealed, VideoAvailable, VideoFailed, RecordingDiscarded, VideoPruned)
         for record in read(home, *kinds):
-            if not jobs.is_id(
-                getattr(record.event, "recording", "")
-            ):  # what anybody's program said; the pool passes it by, too
+            if not jobs.is_id(getattr(record.event, "recording", "")):  # anybody's program may have said so
                 continue
             match record.event:
                 case RecordingStarted() as event:
