@@ -1,6 +1,7 @@
-"""`python -m tests.fuzz DECODER --seconds N`: feed a decoder with bytes that reach ever more of its code (needs atheris).
+"""`python -m tests.fuzz DECODER --seconds N`: feed a decoder with bytes that reach ever more of its code.
 
-Exit code 0: so many seconds of processor time without a crash or a hang. Else the input is left in the corpus's folder.
+Needs atheris: `pip install -e ".[fuzz]"`. Exit code 0: so many seconds of processor time without a crash or a hang.
+Else the input is left in the corpus's folder.
 """
 
 from __future__ import annotations
@@ -49,7 +50,6 @@ def main() -> None:
         f"-max_len={MOST_BYTES}",
         f"-timeout={HANG_SECONDS}",
         f"-artifact_prefix={corpus}/",
-        "-print_final_stats=1",
     ]
     atheris.Setup([sys.argv[0], *arguments, str(corpus / "inputs")], one)
     atheris.Fuzz()

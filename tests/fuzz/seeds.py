@@ -140,13 +140,11 @@ def _controls(_folder: Path) -> list[bytes]:
     return [pack(value) for value in values] + [pack(plan, pretty=True), msgspec.json.encode(plan)]
 
 
+_LINE = b'{"seq":1,"time":"2026-11-22T06:27:18Z","source":"a","nth":1,"event":{"type":"X","v":%s}}\n'
 REGRESSIONS: dict[str, list[bytes]] = {
     "log": [
-        b'{"seq":1,"time":"2026-11-22T06:27:18Z","source":"a","nth":1,"event":{"type":"X","v":'
-        + b"[" * 5000
-        + b"]" * 5000
-        + b"}}\n",
-        b'{"seq":1,"time":"2026-11-22T06:27:18Z","source":"a","nth":1,"event":{"type":"X","v":"\xff"}}\n',
+        _LINE % (b"[" * 5000 + b"]" * 5000),
+        _LINE % b'"\xff"',
     ],
     "spool": [
         b"\x91" + b"\x91" * 5000 + b"\xc0",
