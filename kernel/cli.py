@@ -19,8 +19,8 @@ from rich.text import Text
 from kernel.config import Config, ConfigRefused, read_config
 from kernel.event import catalogue
 from kernel.log import HomeRefused, LogReader, first_seq, last_seq, segments
-from kernel.log import salvage as salvage_log
 from kernel.runtime import Kernel, Outcome, StartRefused, check, run_until_signalled
+from kernel.salvage import salvage as salvage_log
 from kernel.terminal import shown
 from kernel.wiring import COMMANDS, PLUGINS, entry_points, find, wire
 
@@ -108,7 +108,12 @@ def tail(
     reader = LogReader(home / "log", after=_before_the_last(home, wanted) if since is None else since)
     try:
         while True:
-            lines = reader.read_lines()
+            try:
+                lines = reader.read_lines()
+            except HomeRefused as damaged:
+                _complain([f"{damaged} What follows is shown as it stands."])
+                reader.compares = False
+                continue
             for line in lines.split(b"\n")[:-1]:
                 try:
                     record = _decode_line(line)
@@ -190,8 +195,11 @@ def salvage(home: Path, /) -> int:
     """Make a damaged log readable again; the damaged bytes are kept beside it."""
     if not (home / "log").is_dir():
         return _complain([f"{home}: is no home of a kernel (it has no log)"])
-    lost = salvage_log(home)
-    print(f"{home}: {lost} damaged events were set aside" if lost else f"{home}: nothing is damaged")
+    mended: list[str] = []
+    lost = salvage_log(home, mended.append)
+    for line in mended:
+        print(line, file=sys.stderr)
+    print(f"{home}: {lost} damaged events were set aside" if lost or mended else f"{home}: nothing is damaged")
     return 0
 
 

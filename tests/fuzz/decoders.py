@@ -20,7 +20,8 @@ import msgspec
 from kernel.checked import NotAsWritten, pack, read_checked
 from kernel.config import ConfigRefused, convert, read_config
 from kernel.event import Damaged, Event, Record, decode_batch, decode_records, encode_lines
-from kernel.log import HomeRefused, Log, read, salvage
+from kernel.log import HomeRefused, Log, read
+from kernel.salvage import salvage
 from plugins import catalogue
 from plugins.collector.collector import CollectorOptions
 from plugins.collector.folder import Collected, ProducerFolder, SpoolDamaged

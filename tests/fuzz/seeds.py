@@ -90,7 +90,7 @@ def _log(folder: Path) -> list[bytes]:
 
 
 def _spool(_folder: Path) -> list[bytes]:
-    said = [encode(event) for event in events()]  # type: ignore[arg-type]  # they are events
+    said = [encode(event) for event in events()]
     whole = pack_batch(1, said[:2]) + pack_batch(3, said[2:])
     return [whole, whole[:-10], msgspec.msgpack.encode(events()), msgspec.msgpack.encode([{"type": "X", "v": [1, {}]}])]
 
