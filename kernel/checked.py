@@ -71,4 +71,4 @@ def unpack(content: bytes, kind: type[T]) -> T:
     return msgspec.json.decode(start + b"}", type=kind)
 
 
-_END = re.compile(rb',?\s*"(?P<key>.{5})":"(?P<value>.{8})"\s*\}\s*\Z', re.DOTALL)
+_END = re.compile(rb',?[ \n]*"(?P<key>.{5})":"(?P<value>.{8})"[ \n]*\}[ \n]*\Z', re.DOTALL)

@@ -168,7 +168,7 @@ def _attribute(kept: list[bytes | _Missing], nth: dict[str, int]) -> None:
         nth[head.source] = head.nth
 
 
-_SAID_BY = re.compile(rb'"source":"([^"\\]{1,200})","nth":(\d{1,15}),"event":\{')
+_SAID_BY = re.compile(rb'"source":"([!#-\[\]-~]{1,200})","nth":(\d{1,15}),"event":\{')
 
 
 def _stand_in(missing: _Missing) -> bytes:

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-byte", action="store_true", help="tests/faults: cut at every byte, and change every bit")
+    parser.addoption(
+        "--disk-states", type=int, default=0, help="tests/faults: look at so many states after power losses"
+    )
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

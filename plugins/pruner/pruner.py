@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from kernel.checked import NotAsWritten
 from kernel.event import Event
 from kernel.log import last_seq
 from kernel.plugin import Options, Plugin, on, refuse_link
@@ -20,6 +21,7 @@ from kernel.terminal import shown
 from plugins import catalogue
 from plugins.events import (
     CaptureHeld,
+    FileDamaged,
     PruneIntended,
     RecordingStarted,
     SessionEnded,
@@ -80,7 +82,7 @@ class ReviewDue(Event):
     durable: ClassVar[bool] = False
 
 
-class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, ReviewDue, VideoPruned]):
+class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIntended, ReviewDue, VideoPruned]):
     """Keeps the home's videos within their limits, and pins and removes those that a user asks for.
 
     A removal is said, synced and only then done, and it is done when the intent comes back through the pruner's own
@@ -93,6 +95,8 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         refuse_link(catalogue.folder(self.home))
         self._entries: dict[str, Entry] = {}
         """The finished videos, by recording, without those whose removal is intended."""
+        self._unreadable: set[str] = set()
+        """Recordings whose entries are damaged, which was said."""
         self._leaving: dict[str, Entry] = {}
         """Those whose removal is intended and not yet done."""
         self._emptied: set[str] = set()
@@ -256,10 +260,23 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
 
     async def _review(self) -> None:
         """Read the catalogue, for what came while nobody listened, and try the empty folders again."""
+        for recording in await anyio.to_thread.run_sync(_damaged, self.home):
+            if recording not in self._unreadable:
+                self._unreadable.add(recording)
+                await self._say_damaged(recording)
         for entry in await anyio.to_thread.run_sync(_finished, self.home):
             if entry.recording not in self._entries and entry.recording not in self._leaving:
                 await self._take_in(entry)
         await self._remove_empty_folders()
+
+    async def _say_damaged(self, recording: str) -> None:
+        file = catalogue.folder(self.home) / f"{recording}.json"
+        consequence = (
+            f"{file}: is not what was written into it, so its video is not counted, and stays. Restore it, or run "
+            f"`python -m kernel check-home {self.home}`."
+        )
+        _say(consequence)
+        await self.publish(FileDamaged(file=file.relative_to(self.home).as_posix(), consequence=consequence))
 
     async def _take_in(self, entry: Entry) -> None:
         """Count a video among those that stand, and let its entry say what the log says about its pin."""
@@ -308,6 +325,19 @@ def _finished(home: Path) -> list[Entry]:
     """The catalogue's entries, without those whose videos may not have been announced yet."""
     waiting = unfinished(home)
     return [entry for entry in catalogue.read_all(home) if entry.recording not in waiting]
+
+
+def _damaged(home: Path) -> list[str]:
+    """The recordings whose entries are not what was written into them."""
+    return [recording for recording in catalogue.recordings(home) if not _is_readable(home, recording)]
+
+
+def _is_readable(home: Path, recording: str) -> bool:
+    try:
+        catalogue.read_or_refuse(home, recording)
+    except NotAsWritten:
+        return False
+    return True
 
 
 def _free_bytes(folders: Iterable[Path]) -> int:
