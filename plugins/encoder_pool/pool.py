@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 
+from kernel.log import last_seq
 from kernel.plugin import Plugin, on, refuse_link
 from kernel.terminal import shown
 from plugins import catalogue
@@ -25,6 +26,7 @@ from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment
 from plugins.encoder_pool.names import Names
 from plugins.encoder_pool.options import EncoderPoolOptions
 from plugins.encoder_pool.priority import Priority, lower_this_thread
+from plugins.encoder_pool.told import END, End, Told, recall, remember
 from plugins.events import (
     ChunkSealed,
     EncoderProbe,
@@ -43,10 +45,6 @@ if TYPE_CHECKING:
 
     from kernel.event import Record
     from plugins.recorder.spool import RecordingPlan
-
-End = VideoAvailable | VideoFailed | RecordingDiscarded
-END = (VideoAvailable, VideoFailed, RecordingDiscarded)
-"""What is said of a recording last."""
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -173,44 +171,54 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
     async def _find(self) -> None:
         await self._in_thread(jobs.remove_leftovers, self.home)
         folders = {folder.name: folder for folder in await self._in_thread(jobs.find, self.home)}
-        if not folders:
-            return
-        ends: dict[str, End] = {}
-        seals: dict[str, RecordingSealed] = {}
-        chunks: dict[str, dict[int, int]] = {name: {} for name in folders}
-        # Of a producer that the log does not know, it does not know the recordings either: that of a script which has
-        # just started this kernel, as a rule, and the log may have gigabytes.
-        if any(self.last_nth(folder.parent.name) for folder in folders.values()):
-            said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
-            said = self.read(*END, RecordingSealed, ChunkSealed)
-            async for record in said:
-                event = record.event
-                if event.recording not in folders:
-                    continue
-                if isinstance(event, ChunkSealed):
-                    chunks[event.recording][event.chunk] = event.frames
-                elif isinstance(event, RecordingSealed):
-                    seals[event.recording] = event
-                else:
-                    ends[event.recording] = event
+        told = await self._told(folders)
         await self.sync()
         for name, folder in folders.items():
-            plan = await self._in_thread(self._tidy, folder, seals.get(name))
-            if name in ends:
-                await self._clean_up(folder, ends[name])
+            plan = await self._in_thread(self._tidy, folder, told.seals.get(name))
+            if name in told.ends:
+                await self._clean_up(folder, told.ends[name])
             elif plan is not None:
                 recording = self._recordings[name] = Recording(
                     folder,
                     plan,
-                    frames=chunks[name],
+                    frames=told.chunks[name],
                     standing=jobs.standing_in(folder),
                     encoding=jobs.read_encoding(folder),
                     entry=catalogue.read(self.home, name),
                 )
-                recording.seal(seals.get(name))
+                recording.seal(told.seals.get(name))
                 self._queue(recording)
-            elif name in seals:
-                await self._fail_without_plan(seals[name])
+            elif name in told.seals:
+                await self._fail_without_plan(told.seals[name])
+        for sealed in told.lost:
+            await self._end_lost(sealed)
+
+    async def _told(self, folders: dict[str, Path]) -> Told:
+        """What the log says: all of it, where recordings are here that it may know; else from the last start on.
+
+        Of a producer that it does not know, it does not know the recordings either: that of a script which has just
+        started this kernel, as a rule, and the log may have gigabytes.
+        """
+        told, end = Told(folders), await self._in_thread(last_seq, self.home)
+        known = any(self.last_nth(folder.parent.name) for folder in folders.values())
+        after = 0 if known else await self._in_thread(recall, self.home, end)
+        said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
+        said = self.read(*END, RecordingSealed, ChunkSealed, after=after)
+        async for record in said:
+            if jobs.is_id(record.event.recording):
+                told.take_in(record)
+        await self._in_thread(remember, self.home, told.settled(end))
+        return told
+
+    async def _end_lost(self, sealed: RecordingSealed) -> None:
+        """A recording has no end, and its folder is gone, as a power loss may have it: the spool is not synced."""
+        if jobs.folder_of(self.home, sealed.recording).exists():  # it has come since, and so has its handler's event
+            return
+        entry = catalogue.read(self.home, sealed.recording)
+        if entry is not None and await self._in_thread(handover.stands, self.home, entry):
+            await self.publish(catalogue.announcement(entry))
+        else:
+            await self._fail_without_plan(sealed)
 
     def _tidy(self, folder: Path, sealed: RecordingSealed | None) -> RecordingPlan | None:
         """Remove what attempts of an earlier life left, and read what the recording is to be."""
@@ -375,6 +383,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
     async def _make(self, recording: Recording, sealed: RecordingSealed) -> VideoAvailable:
         plan, folder = recording.plan, recording.folder
         made = await self._work(make_video, self._order(recording), sealed)
+        await self.sync()  # where a video stands, its seal is in the log
         try:
             async with self._placing:
                 target = await self._in_thread(handover.settle_target, self._names, self.home, folder, plan, sealed)
