@@ -214,6 +214,7 @@ class Log:
             stale.unlink()
         self._nth = trimmed_nth(self.folder)
         paths = segments(self.folder)
+        paths, dropped = _as_synced(paths)
         for path, following in pairwise(paths):
             segment = _read_seal(path) or seal(_scan_whole(path))
             if first_seq(following) != segment.last_seq + 1:
@@ -224,12 +225,13 @@ class Log:
                 )
             self._sealed.append(segment)
             self._nth.update(segment.nth)
+        self._folder_changed = True  # by this life or, where that was killed, by the last one
+        sync_folder(self.home)
         if not paths:
-            sync_folder(self.home)
-            self._folder_changed = True
             return _new_segment(self.folder, 1)
         paths[-1].with_suffix(".seal").unlink(missing_ok=True)  # there is one where somebody removed the segment behind
         active, self.repaired = _repair(paths[-1])
+        self.repaired = dropped or self.repaired
         self._nth.update(active.nth)
         return active
 
@@ -575,6 +577,34 @@ def _scan_whole(path: Path) -> _Segment:
     return segment
 
 
+def _as_synced(paths: list[Path]) -> tuple[list[Path], LogTailCut | None]:
+    """The segments up to where a power loss has left a gap, and what was behind it, which is kept beside.
+
+    A roll syncs nothing. So a power loss may keep a segment and lose the end of the one before, or all of it. What is
+    behind such a gap was never said to be on disk. That is known by the seals: a segment is sealed as soon as it is.
+    """
+    unsealed = next((place for place, path in enumerate(paths) if not path.with_suffix(".seal").exists()), len(paths))
+    if any(path.with_suffix(".seal").exists() for path in paths[unsealed:-1]):
+        return paths, None
+    for place in range(unsealed, len(paths) - 1):
+        segment, fault, valid_beyond = scan(paths[place])
+        if valid_beyond:
+            break
+        if fault or first_seq(paths[place + 1]) != segment.last_seq + 1:
+            return paths[: place + 1], _keep_beside(paths[place + 1 :])
+    return paths, None
+
+
+def _keep_beside(paths: list[Path]) -> LogTailCut:
+    """Take segments out of the log, the last first, so that a kill leaves no other gap."""
+    size_bytes, name = 0, ""
+    for path in reversed(paths):
+        size_bytes += path.stat().st_size
+        name = path.replace(path.with_name(f"{path.stem}.0.torn")).name
+    sync_folder(paths[0].parent)
+    return LogTailCut(kept_as=name, size_bytes=size_bytes)
+
+
 def _repair(path: Path) -> tuple[_Segment, LogTailCut | None]:
     """Open the newest segment for writing; cut off what a crash tore, and keep it beside."""
     segment, fault, valid_beyond = scan(path)
@@ -598,6 +628,7 @@ def seal(segment: _Segment) -> _Segment:
         while block := file.read(CHECKED_BYTES):
             digest.update(block)
             blocks.append(crc32(block))
+        os.fsync(file.fileno())  # one that a kill left, and a start has found, may not be on disk
     content = _Seal(segment.last_seq, segment.size_bytes, digest.hexdigest(), segment.nth, blocks)
     write_checked(segment.path.with_suffix(".seal"), content, lasting=True)
     return segment

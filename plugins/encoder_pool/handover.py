@@ -144,6 +144,13 @@ def stands(home: Path, entry: catalogue.Entry) -> bool:
     return catalogue.holds(home / entry.path, entry.sha256)
 
 
+def make_last(home: Path, entry: catalogue.Entry) -> None:
+    """Put a video and its entry on disk that an earlier life has placed, and may have been killed before it did so."""
+    for file in (home / entry.path, catalogue.folder(home) / f"{entry.recording}.json"):
+        sync_file(file)
+        sync_folder(file.parent)
+
+
 def withdraw(home: Path, entry: catalogue.Entry) -> None:
     """Remove an entry and its thumbnail; the video is replaced, or gone."""
     catalogue.remove(home, entry.recording)

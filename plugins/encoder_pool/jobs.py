@@ -184,8 +184,9 @@ def attempt_in(folder: Path, name: str) -> Path:
 
 def remove_attempts(folder: Path) -> None:
     """Remove what attempts left. An ffmpeg that outlived its kernel may still be writing: to nobody, then."""
-    for file in folder.glob("attempt-*"):
-        file.unlink(missing_ok=True)
+    for pattern in ("attempt-*", ".*.tmp"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def read_encoding(folder: Path) -> Encoding | None:

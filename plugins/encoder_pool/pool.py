@@ -207,15 +207,18 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         async for record in said:
             if jobs.is_id(record.event.recording):
                 told.take_in(record)
+        await self.sync()  # else a power loss may put other events into the places of those that were read
         await self._in_thread(remember, self.home, told.settled(end))
         return told
 
     async def _end_lost(self, sealed: RecordingSealed) -> None:
         """A recording has no end, and its folder is gone, as a power loss may have it: the spool is not synced."""
-        if jobs.folder_of(self.home, sealed.recording).exists():  # it has come since, and so has its handler's event
+        folder = jobs.folder_of(self.home, sealed.recording)
+        if jobs.read_plan(folder) is not None:  # it has come since, and so has its handler's event
             return
         entry = catalogue.read(self.home, sealed.recording)
         if entry is not None and await self._in_thread(handover.stands, self.home, entry):
+            await self._in_thread(handover.make_last, self.home, entry)
             await self.publish(catalogue.announcement(entry))
         else:
             await self._fail_without_plan(sealed)
@@ -370,6 +373,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         elif recording.entry is None:
             recording.end = await self._make(recording, sealed)
         elif await self._in_thread(handover.stands, self.home, recording.entry):
+            await self._in_thread(handover.make_last, self.home, recording.entry)
             recording.end = catalogue.announcement(recording.entry)
             await self.publish(recording.end)
         else:

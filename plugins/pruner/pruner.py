@@ -120,6 +120,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
         history, end = remembered.history, await anyio.to_thread.run_sync(last_seq, self.home)
         async for record in self.read(*RETAINED, after=remembered.up_to):
             history.note(record.event)
+        await self.sync()  # else a power loss may put other events into the places of those that were read
         await anyio.to_thread.run_sync(remember, self.home, end, history)
         return history
 
