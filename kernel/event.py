@@ -189,7 +189,7 @@ def _decode_deep(line: bytes) -> Record[Event]:
         if tag is None:
             raise Damaged(_TOO_DEEP)
         return _unknown(_place.decode(head + b"}"), tag[1].decode(), event.removesuffix(b"}"))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(str(error)) from None
 
 

@@ -131,9 +131,8 @@ def is_id(recording: str) -> bool:
 
 
 def find(home: Path) -> list[Path]:
-    """The folders of all recordings in the spool."""
-    found = sorted(plan.parent for plan in (home / "spool").glob("[!.]*/*/recording.json"))
-    return [folder for folder in found if is_own(folder)]
+    """The folders of all recordings in the spool, also of those whose plan is not there (yet, or any more)."""
+    return [folder for folder in sorted((home / "spool").glob("[!.]*/*/")) if is_own(folder)]
 
 
 def is_own(folder: Path) -> bool:

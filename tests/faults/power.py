@@ -17,6 +17,7 @@ import os
 import stat
 import threading
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,15 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 WATCHED = ("open", "close", "rename", "replace", "unlink", "remove", "mkdir", "rmdir", "truncate", "ftruncate", "write")
-FOLDER = -1
-"""Stands for the content of a folder."""
 
 
 class Change(NamedTuple):
-    """One step: `data` and `synced` are of an inode, the others of names in a folder."""
+    """One step: `data` and `synced` are of a file, the others of names in a folder."""
 
     kind: str
-    inode: int = 0
+    file: int = 0
     content: bytes = b""
     names: tuple[str, ...] = ()
     """Of a rename the old and the new one, relative to the watched folder."""
@@ -51,6 +50,9 @@ class Watch:
         self._passed_by = passed_by
         self._turn = threading.RLock()
         self._names: dict[str, tuple[int, bool]] = {}
+        self._files = count(1)
+        self._known: dict[int, int] = {}
+        """The number of each file, by its inode, which another file may have once it is gone."""
         self._stamps: dict[int, tuple[int, int, int]] = {}
         self._contents: dict[int, bytes] = {}
         self._real: dict[str, Callable[..., Any]] = {}
@@ -94,30 +96,33 @@ class Watch:
             if stat.S_ISDIR(status.st_mode):
                 place = os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), self.folder)
                 self.steps.append(Change("names synced", names=(place,)))
-            else:
-                self.steps.append(Change("synced", status.st_ino, self._contents.get(status.st_ino, b"")))
+            elif status.st_ino in self._known:
+                file = self._known[status.st_ino]
+                self.steps.append(Change("synced", file, self._contents.get(file, b"")))
 
     def _look(self) -> None:
         """Note what is new since the last look."""
         found: dict[str, tuple[int, bool]] = {}
         self._walk("", found)
+        still = {file for file, _ in found.values()}
+        self._known = {inode: file for inode, file in self._known.items() if file in still}
         gone = {name: was for name, was in self._names.items() if found.get(name, (0,))[0] != was[0]}
         new = {name: now for name, now in found.items() if self._names.get(name, (0,))[0] != now[0]}
         moved = {was[0]: name for name, was in gone.items()}
         for name in sorted(new, key=lambda each: each.count("/")):
-            inode, is_folder = new.get(name, (0, False))
-            old = moved.get(inode)
+            file, is_folder = new.get(name, (0, False))
+            old = moved.get(file)
             if name not in new:
                 continue  # it came along with its folder
             if old is not None and old in gone:
-                self.steps.append(Change("rename", inode, names=(old, name), is_folder=is_folder))
+                self.steps.append(Change("rename", file, names=(old, name), is_folder=is_folder))
                 gone.pop(name, None)  # what had the name before is replaced in the same step
                 for each in (*gone, *new):
                     if each == old or each.startswith((f"{old}/", f"{name}/")):
                         gone.pop(each, None)
                         new.pop(each, None)
             else:
-                self.steps.append(Change("make", inode, names=(name,), is_folder=is_folder))
+                self.steps.append(Change("make", file, names=(name,), is_folder=is_folder))
         for name in sorted(gone, key=lambda each: -each.count("/")):
             if name not in found:
                 self.steps.append(Change("remove", gone[name][0], names=(name,), is_folder=gone[name][1]))
@@ -137,24 +142,26 @@ class Watch:
             except FileNotFoundError:
                 continue
             is_folder = stat.S_ISDIR(status.st_mode)
-            found[name] = (status.st_ino, is_folder)
+            file = self._known.get(status.st_ino) or next(self._files)
+            self._known[status.st_ino] = file
+            found[name] = (file, is_folder)
             if is_folder:
                 self._walk(f"{name}/", found)
             else:
-                self._read(name, status)
+                self._read(name, file, status)
 
-    def _read(self, name: str, status: os.stat_result) -> None:
+    def _read(self, name: str, file: int, status: os.stat_result) -> None:
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        if self._stamps.get(status.st_ino) == stamp:
+        if self._stamps.get(file) == stamp:
             return
         try:
             content = (self.folder / name).read_bytes()
         except FileNotFoundError:
             return
-        self._stamps[status.st_ino] = stamp
-        if self._contents.get(status.st_ino) != content:
-            self._contents[status.st_ino] = content
-            self.steps.append(Change("data", status.st_ino, content))
+        self._stamps[file] = stamp
+        if self._contents.get(file) != content:
+            self._contents[file] = content
+            self.steps.append(Change("data", file, content))
 
 
 class _Tree:
@@ -174,14 +181,14 @@ class _Tree:
                 self.names.pop(name, None)
             return
         if step.kind == "make":
-            self.names[name] = (step.inode, step.is_folder)
+            self.names[name] = (step.file, step.is_folder)
             return
         old = step.names[0]
-        if self.names.get(old, (0,))[0] == step.inode:
+        if self.names.get(old, (0,))[0] == step.file:
             for each in [each for each in self.names if each.startswith(f"{old}/")]:
                 self.names[name + each[len(old) :]] = self.names.pop(each)
             del self.names[old]
-        self.names[name] = (step.inode, step.is_folder)
+        self.names[name] = (step.file, step.is_folder)
 
 
 def build(steps: list[Change], crash: int, chance: random.Random, target: Path) -> None:
@@ -197,16 +204,16 @@ def build(steps: list[Change], crash: int, chance: random.Random, target: Path) 
     newest: dict[int, bytes] = {}
     for step in steps[:crash]:
         if step.kind == "data":
-            newest[step.inode] = step.content
+            newest[step.file] = step.content
         elif step.kind == "synced":
-            synced[step.inode] = step.content
+            synced[step.file] = step.content
     target.mkdir(parents=True)
-    for name, (inode, is_folder) in sorted(tree.names.items()):
+    for name, (file, is_folder) in sorted(tree.names.items()):
         place = target / name
         if is_folder:
             place.mkdir(exist_ok=True)
         elif place.parent.is_dir():
-            place.write_bytes(_content_left(synced.get(inode, b""), newest.get(inode, b""), chance, through))
+            place.write_bytes(_content_left(synced.get(file, b""), newest.get(file, b""), chance, through))
 
 
 def _names_left(steps: list[Change], chance: random.Random, through: float) -> Iterator[Change]:

@@ -145,6 +145,8 @@ REGRESSIONS: dict[str, list[bytes]] = {
     "log": [
         _LINE % (b"[" * 5000 + b"]" * 5000),
         _LINE % b'"\xff"',
+        b'{"a":' + b"[" * 5000 + b',"event":{"type":"X"}}\n',
+        (_LINE % b"1").replace(b'"a"', b'"\xe2"') * 3,
     ],
     "spool": [
         b"\x91" + b"\x91" * 5000 + b"\xc0",
