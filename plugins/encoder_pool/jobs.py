@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections import Counter
@@ -216,7 +217,10 @@ def remove(home: Path, folder: Path) -> None:
 
 
 def remove_leftovers(home: Path) -> None:
-    """Finish the removals that a kill interrupted."""
+    """Finish the removals that a kill interrupted, and remove half entries of the catalogue."""
+    for file in (home / "recordings").glob(".*.tmp"):
+        if not file.name.endswith(f".{os.getpid()}.tmp"):  # the pruner may be writing one
+            file.unlink(missing_ok=True)
     for folder in (home / "spool").glob(_leaving(home, "*").name):
         _remove_tree(folder)
 

@@ -202,11 +202,12 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         told, end = Told(folders), await self._in_thread(last_seq, self.home)
         known = any(self.last_nth(folder.parent.name) for folder in folders.values())
         after = 0 if known else await self._in_thread(recall, self.home, end)
-        said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
-        said = self.read(*END, RecordingSealed, ChunkSealed, after=after)
-        async for record in said:
-            if jobs.is_id(record.event.recording):
-                told.take_in(record)
+        if after < end:
+            said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
+            said = self.read(*END, RecordingSealed, ChunkSealed, after=after)
+            async for record in said:
+                if jobs.is_id(record.event.recording):
+                    told.take_in(record)
         await self.sync()  # else a power loss may put other events into the places of those that were read
         await self._in_thread(remember, self.home, told.settled(end))
         return told

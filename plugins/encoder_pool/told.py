@@ -66,14 +66,16 @@ class _Remembered(msgspec.Struct):
 
 
 def recall(home: Path, last_seq: int) -> int:
-    """The seq that was remembered; 0 where none was, or that is of another log than the home has now."""
+    """The seq that was remembered; the log's last one at the first start; 0 where that is of another log."""
     try:
         remembered = read_checked(home / "encoder.json", _Remembered)
     except NotAsWritten:  # the log says it all again
-        remembered = None
-    return remembered.settled if remembered is not None and remembered.settled <= last_seq else 0
+        return 0
+    if remembered is None:
+        return last_seq
+    return remembered.settled if remembered.settled <= last_seq else 0
 
 
 def remember(home: Path, settled: int) -> None:
     """Have the next start read on from here: a log of gigabytes takes its time."""
-    write_checked(home / "encoder.json", _Remembered(settled), lasting=False)
+    write_checked(home / "encoder.json", _Remembered(settled), lasting=True)
