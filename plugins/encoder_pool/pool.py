@@ -26,7 +26,7 @@ from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment
 from plugins.encoder_pool.names import Names
 from plugins.encoder_pool.options import EncoderPoolOptions
 from plugins.encoder_pool.priority import Priority, lower_this_thread
-from plugins.encoder_pool.told import END, End, Told, recall, remember
+from plugins.encoder_pool.told import END, End, Told, begin, recall, remember
 from plugins.events import (
     ChunkSealed,
     EncoderProbe,
@@ -77,6 +77,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
     async def lifespan(self) -> AsyncIterator[None]:
         for folder in ("spool", "recordings", "failed"):
             refuse_link(self.home / folder)
+        self._is_first = await anyio.to_thread.run_sync(begin, self.home)
         self.executable = ffmpeg.find()
         self.jobs = self.options.jobs or spare_cores()
         self._recordings: dict[str, Recording] = {}
@@ -201,13 +202,14 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         """
         told, end = Told(folders), await self._in_thread(last_seq, self.home)
         known = any(self.last_nth(folder.parent.name) for folder in folders.values())
+        if self._is_first and not known:
+            return told
         after = 0 if known else await self._in_thread(recall, self.home, end)
-        if after < end:
-            said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
-            said = self.read(*END, RecordingSealed, ChunkSealed, after=after)
-            async for record in said:
-                if jobs.is_id(record.event.recording):
-                    told.take_in(record)
+        said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
+        said = self.read(*END, RecordingSealed, ChunkSealed, after=after)
+        async for record in said:
+            if jobs.is_id(record.event.recording):
+                told.take_in(record)
         await self.sync()  # else a power loss may put other events into the places of those that were read
         await self._in_thread(remember, self.home, told.settled(end))
         return told

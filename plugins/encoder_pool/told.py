@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.checked import NotAsWritten, read_checked, write_checked
+from kernel.log import last_seq
 from plugins.events import ChunkSealed, RecordingDiscarded, RecordingSealed, VideoAvailable, VideoFailed
 
 if TYPE_CHECKING:
@@ -65,15 +66,24 @@ class _Remembered(msgspec.Struct):
     settled: int
 
 
-def recall(home: Path, last_seq: int) -> int:
-    """The seq that was remembered; the log's last one at the first start; 0 where that is of another log."""
+def begin(home: Path) -> bool:
+    """Whether this is the first start on this home. Then what is in its log by now is settled.
+
+    It is on disk before any recording can be sealed: to be called while no plugin is at work yet.
+    """
+    is_first = not (home / "encoder.json").exists()
+    if is_first:
+        remember(home, last_seq(home))
+    return is_first
+
+
+def recall(home: Path, end: int) -> int:
+    """The seq that was remembered; 0 where none was, or that is of another log than the one that ends here."""
     try:
         remembered = read_checked(home / "encoder.json", _Remembered)
     except NotAsWritten:  # the log says it all again
-        return 0
-    if remembered is None:
-        return last_seq
-    return remembered.settled if remembered.settled <= last_seq else 0
+        remembered = None
+    return remembered.settled if remembered is not None and remembered.settled <= end else 0
 
 
 def remember(home: Path, settled: int) -> None:
