@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ABOUT = Served(
-    log=LogOptions(segment_bytes=6000, keep_bytes=200_000),
+    log=LogOptions(segment_bytes=6000, keep_bytes=2_000_000),
     pruner=PrunerOptions(min_free_bytes=0, max_videos_per_session=2),
 )
 SERVED = 20
