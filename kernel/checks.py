@@ -120,8 +120,10 @@ class _Seal(msgspec.Struct):
 class _Heard:
     """What each source has said so far."""
 
-    def __init__(self, nth: dict[str, int]) -> None:
-        self.nth = nth
+    def __init__(self, trimmed: dict[str, int]) -> None:
+        self.nth = dict(trimmed)
+        self.trimmed = trimmed
+        """What the log remembers of removed segments, among which may be the oldest that stands."""
         self.stand_ins = 0
         """Records that stand in for damaged ones, whose counts nobody knows."""
 
@@ -131,6 +133,8 @@ class _Heard:
             self.stand_ins += 1
             return ""
         expected, self.nth[head.source] = self.nth.get(head.source, 0) + 1, head.nth
+        if head.nth < expected <= self.trimmed.pop(head.source, 0) + 1:
+            expected = head.nth
         missing = head.nth - expected
         if missing > 0 and self.stand_ins >= missing:
             self.stand_ins -= missing

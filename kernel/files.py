@@ -1,4 +1,4 @@
-"""Files that appear whole, locks that die with their process, and whether a folder is on a network."""
+"""Files that appear whole, full disks, locks that die with their process, and whether a folder is on a network."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import stat
 import struct
 import sys
 import threading
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from kernel.fail_points import fail_point
 
 _held: dict[Path, FileLock] = {}
 _turn = threading.Lock()
@@ -24,19 +27,34 @@ def write_whole(path: Path, content: bytes, *, lasting: bool) -> None:
     A `lasting` file is on disk when this returns, name included. Without it, a kill leaves the old file or the new
     one, whole; a power loss may leave neither.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{_mine}.tmp")
     try:
         with open(beside, "wb", opener=_open_regular) as file:
+            fail_point("files.whole.begun")
             file.write(content)
             if lasting:
                 file.flush()
                 os.fsync(file.fileno())
+        fail_point("files.whole.written")
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+    fail_point("files.whole.renamed")
     if lasting:
         sync_folder(path.parent)
+        fail_point("files.whole.lasting")
+
+
+def clear_up(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left of files that they were writing whole: of this name in the folder, or of any.
+
+    For whoever alone writes such files there; what its own threads are writing stays.
+    """
+    for half in folder.glob(".*.tmp"):
+        if half.name.startswith(f".{name}") and not half.name.endswith(f".{_mine}.tmp"):
+            half.unlink(missing_ok=True)
+            fail_point("files.half.removed")
 
 
 def sync_folder(folder: Path) -> None:
@@ -98,6 +116,59 @@ def write_all(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says where a disk, or a user's share of it, is full."""
+
+
+def wants_space(error: BaseException) -> bool:
+    """Whether this failure is a full disk's, or a file-size limit's: whoever waits for space may then try again."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, OSError) and (each.errno in NO_SPACE or each.errno == errno.EFBIG):
+            return True
+        waiting += (each.__cause__, each.__context__)
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+    return False
+
+
+def reserve(path: Path, size_bytes: int) -> bool:
+    """Have a file hold so much of the disk; False where there is no room, and then it holds none."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size_bytes)
+        elif os.fstat(descriptor).st_size < size_bytes:
+            write_all(descriptor, bytes(size_bytes))
+    except OSError as error:
+        os.ftruncate(descriptor, 0)
+        if not wants_space(error):
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def has_room(folder: Path, size_bytes: int) -> bool:
+    """Whether a file of so many bytes can be written in this folder now. Raises `OSError` for any other reason."""
+    trial = folder / f".{os.getpid()}.{threading.get_ident()}.room.tmp"
+    try:
+        trial.write_bytes(bytes(size_bytes))
+    except OSError as error:
+        if not wants_space(error):
+            raise
+        return False
+    finally:
+        trial.unlink(missing_ok=True)
+    return True
 
 
 class FileLock:
@@ -248,10 +319,19 @@ def file_system(path: Path, mountinfo: str) -> str:
     return found
 
 
+def _name_of_this_process() -> str:
+    """Not the pid alone, which comes again: in a container a kernel has the same at each start."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
+_mine = _name_of_this_process()
+
+
 def _forget_in_child() -> None:
     """Close what a fork copied: the locks themselves stayed with the parent."""
-    global _turn  # noqa: PLW0603 - a thread that did not come along may have it
+    global _turn, _mine  # noqa: PLW0603 - a thread that did not come along may have the one, and the other is the parent's
     _turn = threading.Lock()
+    _mine = _name_of_this_process()
     for lock in _held.values():
         os.close(lock.descriptor)
     _held.clear()

@@ -32,18 +32,23 @@ from kernel.event import (
     Tagged,
     UnknownEvent,
     catalogue,
+    decode_known,
     decode_record,
     decode_records,
     encode_lines,
 )
+from kernel.fail_points import fail_point
 from kernel.files import (
+    NO_SPACE,
     FileLock,
     acquire,
+    clear_up,
     holder,
     is_folder,
     note_of,
     open_regular,
     read_regular,
+    reserve,
     sync_folder,
     write_all,
     write_whole,
@@ -57,7 +62,13 @@ T = TypeVar("T")
 
 SEGMENT_BYTES = 64 * 2**20
 KEEP_BYTES = 20 * 2**30
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+EVENT_BYTES = 16 * 2**20
+"""As long as one event's line may be. A step that is told in full, with all that it may have, stays below."""
+RESERVE_BYTES = 64 * 2**10
+"""Held in `log/reserve`, to say on a full disk that it is full."""
+SPACE_BYTES = 192 * 2**10
+"""With less than so much beside the reserve, a disk that was full still is: else it would be full and not in turns."""
+_NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 _BLOCK_BYTES = 2**20
 CHECKED_BYTES = 2**14
 """A sealed segment is compared with its seal by blocks of so many bytes; a reader's block holds a whole number."""
@@ -70,6 +81,23 @@ class HomeRefused(Exception):
 
 class HomeHeld(HomeRefused):
     """Another kernel runs on this home."""
+
+
+class HomeFull(HomeRefused):
+    """The home's disk has no room for what a start has to write."""
+
+
+class EventTooLarge(ValueError):
+    """An event's line is longer than `EVENT_BYTES`. None of the events that came with it was written."""
+
+    def __init__(self, place: int, event: Event, size_bytes: int) -> None:
+        self.event_type = event.tag if isinstance(event, UnknownEvent) else type(event).__name__
+        super().__init__(
+            f"a {self.event_type} of {size_bytes} bytes is larger than an event may be ({EVENT_BYTES} bytes); "
+            "write what is large to a file, and name the file in the event"
+        )
+        self.place = place
+        self.size_bytes = size_bytes
 
 
 class Log:
@@ -98,13 +126,19 @@ class Log:
         """Why nothing more can be written; None while it can, or while it only waits for space."""
         self._sealed: list[_Segment] = []
         self._retired: list[_Segment] = []
+        self.appended_bytes = 0
+        """Bytes of the last append."""
         self._folder_changed = False
         self._nth: dict[str, int] = {}
         self._lock = lock_home(home, _MAKES_WAY if makes_way else b"")
+        self._folder_descriptor = -1
         try:
             self.home_id = _home_id(home)
             self._active = self._recover()
             self.last_seq = self._active.last_seq
+            # Kept open, so that a plugin that leaks all descriptors there are does not stop the log.
+            self._folder_descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            self.has_reserve = reserve(self.folder / "reserve", RESERVE_BYTES)
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
@@ -129,7 +163,8 @@ class Log:
         """Write the events behind the log's end, all or none of them, and return them with their places.
 
         Raises `OSError` where they cannot be written; the log is then as before, and `broken` unless only space is
-        missing. After a failed `sync` it raises that failure, since what the disk then holds is not known.
+        missing. After a failed `sync` it raises that failure, since what the disk then holds is not known. Raises
+        `EventTooLarge` for an event that is larger than any may be.
         """
         if self.broken is not None:
             raise self.broken
@@ -141,18 +176,36 @@ class Log:
             for place, event in enumerate(events, start=1)
         ]
         lines = encode_lines(records)
+        if len(lines) > EVENT_BYTES:
+            _refuse_too_large(records)
         try:
             if self._active.size_bytes and self._active.size_bytes + len(lines) > self.segment_bytes:
                 self._roll()
+            fail_point("log.append.before")
             write_all(self._active.descriptor, lines)
+            fail_point("log.append.after")
         except OSError as error:
             self._undo(error)
             raise
         active = self._active
+        self.appended_bytes = len(lines)
         active.size_bytes += len(lines)
         self.last_seq = active.last_seq = seq + len(events)
         self._nth[source] = active.nth[source] = first_nth + len(events) - 1
         return records
+
+    def release_reserve(self) -> None:
+        """Give the disk the room back that was held to say that it is full."""
+        self.has_reserve = False
+        (self.folder / "reserve").unlink(missing_ok=True)
+
+    def refill_reserve(self) -> bool:
+        """Hold that room again where there is more than that, and so space; False where the disk is still full."""
+        if not self.has_reserve:
+            held = self.folder / "reserve"
+            self.has_reserve = reserve(held, RESERVE_BYTES + SPACE_BYTES)
+            os.truncate(held, RESERVE_BYTES if self.has_reserve else 0)
+        return self.has_reserve
 
     def sync(self) -> int:
         """Put what was appended on disk, seal the segments that were rolled, and return the last seq that is safe.
@@ -163,11 +216,14 @@ class Log:
             raise self.broken
         seq, active, retired = self.last_seq, self._active, list(self._retired)
         try:
+            fail_point("log.sync.before")
             for segment in (*retired, active):
                 os.fsync(segment.descriptor)
+            fail_point("log.sync.after")
             if self._folder_changed:
                 self._folder_changed = False  # before the look, as a roll may come during it
-                sync_folder(self.folder)
+                os.fsync(self._folder_descriptor)
+                fail_point("log.folder.synced")
         except OSError as error:
             self.broken = error
             raise
@@ -185,14 +241,18 @@ class Log:
         removed_bytes = 0
         while self._sealed and self.size_bytes > self.keep_bytes and self._sealed[0].last_seq <= hold:
             oldest = self._sealed[0]
+            fail_point("log.trim.before")
             _remember_trimmed(self.folder, oldest)
+            fail_point("log.trim.remembered")
             oldest.path.unlink()
+            fail_point("log.trim.unlinked")
             oldest.path.with_suffix(".seal").unlink(missing_ok=True)
+            fail_point("log.trim.after")
             removed_bytes += oldest.size_bytes
             del self._sealed[0]
         if not removed_bytes:
             return None
-        sync_folder(self.folder)
+        os.fsync(self._folder_descriptor)
         first = (*self._sealed, *self._retired, self._active)[0]
         return LogTrimmed(first_seq=first.first_seq, removed_bytes=removed_bytes)
 
@@ -204,14 +264,19 @@ class Log:
         finally:
             for segment in (*self._retired, self._active):
                 os.close(segment.descriptor)
+            os.close(self._folder_descriptor)
             self._lock.release()
 
     def _recover(self) -> _Segment:
         self.folder.mkdir(exist_ok=True)
+        fail_point("log.folder.made")
         if not is_folder(self.folder):
             raise HomeRefused(f"{self.folder}: is a symbolic link. Put the folder itself into its place.")
-        for stale in self.folder.glob(".*.tmp"):
-            stale.unlink()
+        clear_up(self.folder)
+        for stale in self.folder.glob("*.seal"):
+            if not stale.with_suffix(".jsonl").exists():  # it was being trimmed
+                stale.unlink()
+                fail_point("log.seal.removed")
         self._nth = trimmed_nth(self.folder)
         paths = segments(self.folder)
         paths, dropped = _as_synced(paths)
@@ -230,13 +295,21 @@ class Log:
         if not paths:
             return _new_segment(self.folder, 1)
         paths[-1].with_suffix(".seal").unlink(missing_ok=True)  # there is one where somebody removed the segment behind
+        fail_point("log.seal.undone")
         active, self.repaired = _repair(paths[-1])
         self.repaired = dropped or self.repaired
         self._nth.update(active.nth)
         return active
 
     def _roll(self) -> None:
-        following = _new_segment(self.folder, self.last_seq + 1)
+        fail_point("log.roll.before")
+        try:
+            following = _new_segment(self.folder, self.last_seq + 1)
+        except OSError as error:
+            if error.errno in _NO_FILES:
+                return  # it goes on in this segment until somebody closes a file
+            raise
+        fail_point("log.roll.after")
         self._retired.append(self._active)  # in this order, so that `sync` in its thread misses neither
         self._active = following
         self._folder_changed = True
@@ -259,6 +332,8 @@ class LogReader:
         self._folder = folder
         self._types = types
         self._wanted = _pattern(types)
+        self._mostly_wanted = False
+        """Of the lines before."""
         self._file: BinaryIO | None = None
         self._first = 0
         self._rest = b""
@@ -273,16 +348,26 @@ class LogReader:
         The end is reached when `position` stays as it was. Raises `HomeRefused` where a line is damaged.
         """
         before, lines = self.position, self.read_lines()
-        if self._wanted is not None:
-            lines = _lines_with(self._wanted, lines)
         try:
-            records = decode_records(lines)
+            return self._decode(lines)
         except Damaged as error:
             fault = _damaged(self._folder, f"an event behind {before}", str(error))
             self.close()
             self.position = before  # so that nobody who reads again passes it by
             raise fault from None
-        return [record for record in records if isinstance(record.event, self._types)] if self._types else records
+
+    def _decode(self, lines: bytes) -> list[Record[Event]]:
+        """The records of the wanted types. Of others, no line is looked at that would raise `Damaged`."""
+        # Where most lines are wanted, decoding the others, too, costs less than looking for those: 1 µs a line.
+        records = decode_known(lines) if self._wanted is None or self._mostly_wanted else None
+        if records is None:
+            records = decode_records(lines if self._wanted is None else _lines_with(self._wanted, lines))
+        if self._types:
+            others = {kind for kind in {type(record.event) for record in records} if not issubclass(kind, self._types)}
+            if others:
+                records = [record for record in records if type(record.event) not in others]
+        self._mostly_wanted = 2 * len(records) > lines.count(b"\n")
+        return records
 
     def read_lines(self) -> bytes:
         """The next whole lines, about 1 MiB at most; empty at the end of what is written.
@@ -513,11 +598,14 @@ def lock_home(home: Path, note: bytes = b"") -> FileLock:
 
 
 def _unusable(home: Path, error: OSError) -> HomeRefused:
+    if error.errno in NO_SPACE:
+        return HomeFull(f"{home}: {error.strerror}. Make room, or choose another `home`.")
     return HomeRefused(f"{home}: {error.strerror}. Choose another `home`, or mend its permissions.")
 
 
 def _home_id(home: Path) -> str:
     file = home / "home.json"
+    clear_up(home, file.name)
     known = _read_small(file, _Home)
     if known is None:
         known = _Home(secrets.token_hex(8))
@@ -538,6 +626,13 @@ def _new_segment(folder: Path, seq: int) -> _Segment:
     path = folder / f"{seq:016}.jsonl"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     return _Segment(path, seq, seq - 1, 0, {}, descriptor)
+
+
+def _refuse_too_large(records: list[Record[Event]]) -> None:
+    for place, record in enumerate(records):
+        size_bytes = len(encode_lines([record]))
+        if size_bytes > EVENT_BYTES:
+            raise EventTooLarge(place, record.event, size_bytes)
 
 
 def scan(path: Path) -> _Scan:
@@ -611,13 +706,19 @@ def _repair(path: Path) -> tuple[_Segment, LogTailCut | None]:
     if valid_beyond:
         raise _damaged(path, f"byte {segment.size_bytes}", fault)
     segment.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
-    if not fault:
-        return segment, None
-    torn = path.read_bytes()[segment.size_bytes :]
     beside = path.with_name(f"{path.stem}.{segment.size_bytes}.torn")
+    if not fault:
+        # Where nothing was appended since an earlier start has cut the tail, it was killed before it had said so.
+        cut = LogTailCut(kept_as=beside.name, size_bytes=beside.stat().st_size) if beside.exists() else None
+        return segment, cut
+    torn = path.read_bytes()[segment.size_bytes :]
+    fail_point("log.repair.before")
     write_whole(beside, torn, lasting=True)
+    fail_point("log.repair.kept")
     os.ftruncate(segment.descriptor, segment.size_bytes)
+    fail_point("log.repair.cut")
     os.fsync(segment.descriptor)
+    fail_point("log.repair.after")
     return segment, LogTailCut(kept_as=beside.name, size_bytes=len(torn))
 
 
@@ -630,7 +731,9 @@ def seal(segment: _Segment) -> _Segment:
             blocks.append(crc32(block))
         os.fsync(file.fileno())  # one that a kill left, and a start has found, may not be on disk
     content = _Seal(segment.last_seq, segment.size_bytes, digest.hexdigest(), segment.nth, blocks)
+    fail_point("log.seal.before")
     write_checked(segment.path.with_suffix(".seal"), content, lasting=True)
+    fail_point("log.seal.after")
     return segment
 
 

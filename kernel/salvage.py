@@ -12,6 +12,7 @@ from zlib import crc32
 import msgspec
 
 from kernel.event import Record, UnknownEvent, encode_lines
+from kernel.fail_points import fail_point
 from kernel.files import write_whole
 from kernel.log import (
     CHECKED_BYTES,
@@ -78,11 +79,15 @@ def _salvage_segment(path: Path, following: Path | None, nth: dict[str, int], sa
         kept.append(line)
         expected, passed = seq + 1, []
     kept += _missing(expected, end, passed)
+    fail_point("log.salvage.before")
     write_whole(path.with_name(f"{path.stem}.{segment.size_bytes}.damaged"), b"\n".join(lost), lasting=True)
+    fail_point("log.salvage.kept")
     path.with_suffix(".seal").unlink(missing_ok=True)
+    fail_point("log.salvage.unsealed")
     _attribute(kept, nth)
     said = [_stand_in(each) if isinstance(each, _Missing) else each for each in kept]
     write_whole(path, b"\n".join([*said, b""]), lasting=True)
+    fail_point("log.salvage.after")
     missing = sum(isinstance(each, _Missing) for each in kept)
     say(f"{path}: {missing} events were damaged; what was left of them is kept beside, in a file named .damaged")
     return missing

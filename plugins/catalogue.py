@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel import files
 from kernel.checked import NotAsWritten, read_checked, write_checked
+from kernel.fail_points import fail_point
 from kernel.files import is_folder, is_name, open_regular, read_regular, sync_folder
 from plugins.events import Keep, VideoAvailable
 
@@ -76,7 +78,9 @@ def folder(home: Path) -> Path:
 def write(home: Path, entry: Entry) -> None:
     """Write or replace an entry; it is on disk when this returns."""
     folder(home).mkdir(parents=True, exist_ok=True)
+    fail_point("catalogue.write.before")
     write_checked(_file(home, entry.recording), entry, lasting=True, pretty=True)
+    fail_point("catalogue.write.after")
 
 
 def read(home: Path, recording: str) -> Entry | None:
@@ -114,8 +118,11 @@ def recordings(home: Path) -> list[str]:
 def remove(home: Path, recording: str) -> None:
     """Remove an entry, and the thumbnail with it; it is gone for good when this returns."""
     if is_name(recording) and is_folder(folder(home)):
+        fail_point("catalogue.remove.before")
         thumbnail_of(home, recording).unlink(missing_ok=True)
+        fail_point("catalogue.remove.thumbnail")
         _file(home, recording).unlink(missing_ok=True)
+        fail_point("catalogue.remove.after")
         sync_folder(folder(home))
 
 
@@ -127,6 +134,11 @@ def thumbnail_of(home: Path, recording: str) -> Path:
 def is_inside(home: Path, file: Path) -> bool:
     """Whether a file is in the home, by whatever links its path may lead."""
     return Path(os.path.realpath(file.parent)).is_relative_to(os.path.realpath(home))
+
+
+def clear_up(home: Path) -> None:
+    """Remove what killed kernels left of entries that they were writing. Only for the kernel that has the home."""
+    files.clear_up(folder(home))
 
 
 def identify(file: Path) -> FileIdentity:

@@ -14,7 +14,8 @@ import msgspec
 
 from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.event import Damaged, Record
-from kernel.files import NOT_OURS, acquire, is_folder, is_name
+from kernel.fail_points import fail_point
+from kernel.files import NOT_OURS, acquire, clear_up, is_folder, is_name
 from kernel.plugin import Options, Plugin, on_batch, refuse_link
 from kernel.terminal import shown
 from plugins.collector.folder import COLLECTED, ProducerFolder, SpoolDamaged
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 MOST_LOST = 100_000
 """So many events that a damaged log has lost are stood in for."""
-BUILDING_SECONDS = 60.0
-"""A folder under a temporary name that is older, and that nobody has locked, is a dead builder's."""
+CAPTURE = "capture.json"
+"""The file of the home with what users asked for, for producers that come later."""
 
 
 class CollectorOptions(Options):
@@ -75,6 +76,7 @@ class Collector(Plugin[CollectorOptions], publishes=[FileDamaged, ProducerSetAsi
         self._spool.mkdir(exist_ok=True)
         await anyio.to_thread.run_sync(_clear_up, self._spool, sessions_folder(self.home))
         await anyio.to_thread.run_sync(clear_marks, self.home)
+        await anyio.to_thread.run_sync(clear_up, self.home, CAPTURE)
         await self._release_hold()
         self._in_the_log = self._found_in_the_log()
         try:
@@ -244,7 +246,9 @@ class Collector(Plugin[CollectorOptions], publishes=[FileDamaged, ProducerSetAsi
             # Of a script that was killed before it had said anything there is nothing to be ended.
             if totals is not None and (totals.knows(session) or not is_of_script(path)):
                 await self.publish(totals.end(session, outcome))
+                fail_point("collector.session.said")
             await self.sync()
+            fail_point("collector.session.synced")
             await anyio.to_thread.run_sync(forget, path)
             self._totals.forget(session)
             ended = True
@@ -279,7 +283,7 @@ class Collector(Plugin[CollectorOptions], publishes=[FileDamaged, ProducerSetAsi
 
     async def _release_hold(self) -> None:
         """Nobody watches the disk while no kernel runs: capture must not stay held by a kernel that is gone."""
-        common = self.home / "capture.json"
+        common = self.home / CAPTURE
         control = await self._control(common, None, sys.maxsize)
         if control.held:
             _write_control(common, msgspec.structs.replace(control, held=False))
@@ -301,13 +305,15 @@ class Collector(Plugin[CollectorOptions], publishes=[FileDamaged, ProducerSetAsi
 
 
 def _clear_up(*folders: Path) -> None:
-    """Remove what a kill left of a folder in the making; a builder that lives holds its lock, or has just begun."""
-    for building in (
-        path for folder in folders if is_folder(folder) for path in folder.glob(".*.tmp") if is_folder(path)
-    ):
-        lock = acquire(building / "lock") if time.time() - building.stat().st_mtime > BUILDING_SECONDS else None
+    """Remove what a kill left of a folder in the making, or in the going.
+
+    A builder that lives holds its lock, or is about to take it; that one makes its folder again.
+    """
+    for building in (path for folder in folders if is_folder(folder) for path in folder.glob(".*.tmp")):
+        lock = acquire(building / "lock") if is_folder(building) else None
         if lock is not None:
             shutil.rmtree(building)
+            fail_point("collector.building.removed")
             lock.release()
 
 
@@ -324,7 +330,9 @@ def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld]) -> Co
 
 
 def _write_control(path: Path, control: Control) -> None:
+    fail_point("collector.control.before")
     write_checked(path, control, lasting=False)
+    fail_point("collector.control.after")
 
 
 def _say(line: str) -> None:

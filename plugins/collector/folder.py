@@ -15,6 +15,7 @@ import msgspec
 
 from kernel.checked import NotAsWritten, pack, read_checked
 from kernel.event import decode_batch
+from kernel.fail_points import fail_point
 from kernel.files import FileLock, acquire, is_folder, is_name, open_regular, sync_folder, write_whole
 from plugins.collector.work import OpenWork, SealedFrames
 from plugins.events import RecordingStarted, SpoolTailCut
@@ -168,15 +169,19 @@ class ProducerFolder:
         if torn_bytes:
             ends.insert(0, SpoolTailCut(producer=self.producer, size_bytes=torn_bytes))
         if ends:
+            fail_point("collector.ends.before")
             append_batch(self._reading or event_file(self.folder, self._removed_up_to + 1), self.next_nth, ends)
+            fail_point("collector.ends.after")
         return bool(ends)
 
     def _cut_torn_end(self) -> int:
         if self._reading is None or self._reading.stat().st_size <= self._offset:
             return 0
+        fail_point("collector.tail.before")
         with open_regular(self._reading, "rb+") as file:
             torn_bytes = file.seek(0, os.SEEK_END) - self._offset
             file.truncate(self._offset)
+        fail_point("collector.tail.cut")
         return torn_bytes
 
     def _seal(self, recording: str) -> SealedFrames:
@@ -215,22 +220,29 @@ class ProducerFolder:
                 self._reading = None
             self.finished = True
         if self._behind is not None:
+            fail_point("collector.collected.before")
             write_whole(self.folder / COLLECTED, self._behind, lasting=True)
+            fail_point("collector.collected.after")
             self._behind = None
         for path in event_files(self.folder):
             if _number(path) <= self._behind_up_to:
                 path.unlink()
+                fail_point("collector.events.removed")
         self._removed_up_to = self._behind_up_to
         sync_folder(self.folder)
 
     def remove_folder(self) -> None:
         """Remove the whole folder, once no recording waits in it any more."""
         assert self._lock is not None
+        fail_point("collector.folder.before")
         for path in self.folder.iterdir():
             if path.name != "lock":
                 path.unlink()
+                fail_point("collector.folder.file_removed")
         (self.folder / "lock").unlink()
+        fail_point("collector.folder.unlocked")
         self.folder.rmdir()
+        fail_point("collector.folder.removed")
         self._lock.release()
 
     def release(self) -> None:
@@ -271,5 +283,7 @@ def _remove_folder(folder: Path) -> None:
     for path in folder.iterdir():
         if not is_folder(path):
             path.unlink()
+            fail_point("collector.unspoken.file_removed")
     with suppress(OSError):  # it holds a folder, which nobody of us made
         folder.rmdir()
+    fail_point("collector.unspoken.removed")

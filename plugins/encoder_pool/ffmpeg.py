@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -60,10 +61,12 @@ class Video(msgspec.Struct, frozen=True, kw_only=True):
 
 def find() -> Path:
     """The ffmpeg to use. Raises `Refused` where there is none."""
-    try:
-        name = imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError:
-        raise Refused(f"there is no ffmpeg on this machine: {_MEND}") from None
+    for _ in range(3):  # it is tried out, and what runs for that may be killed like any other process
+        with suppress(RuntimeError):
+            name = imageio_ffmpeg.get_ffmpeg_exe()
+            break
+    else:
+        raise Refused(f"there is no ffmpeg on this machine: {_MEND}")
     executable = shutil.which(name)
     if executable is None:
         raise Refused(f"{name} is no program that can be run, but is to be the ffmpeg: {_MEND}")
@@ -116,6 +119,7 @@ def encode(
     *,
     faststart: bool = False,
     thumbnail: tuple[int, str] | None = None,
+    threads: int = 1,
 ) -> list[str]:
     """Encode raw frames from stdin to an MP4; `thumbnail` names a frame by its index, and the JPEG to make of it."""
     fps = exact(frames.fps)
@@ -124,7 +128,7 @@ def encode(
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{frames.width}x{frames.height}"),
         *("-framerate", f"{fps}", "-i", "pipe:0"),
         *("-map", "0:v", "-vf", _picture(frames), "-fps_mode", "passthrough"),
-        *("-c:v", encoding.codec, "-threads", "1", "-g", str(max(1, round(fps)))),
+        *("-c:v", encoding.codec, "-threads", str(threads), "-g", str(max(1, round(fps)))),
     ]
     if encoding.codec == "libx264":
         arguments += ["-profile:v", "high"]

@@ -8,20 +8,20 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from kernel.checked import NotAsWritten, read_checked, write_checked
+from kernel.fail_points import fail_point
 from kernel.files import is_name, sync_folder
 from plugins import catalogue
 from plugins.encoder_pool.ffmpeg import Video
 from plugins.recorder.spool import made_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from plugins.encoder_pool.names import Names
     from plugins.events import RecordingSealed
@@ -69,17 +69,25 @@ def _allowed(home: Path, folder: Path, plan: RecordingPlan, path: str) -> Path:
     return home / "videos" / (plan.session if is_name(plan.session) else plan.recording) / name
 
 
-def settle_target(names: Names, home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed) -> Path:
-    """Like `target_of`, but where a pinned video is in the way, choose a free name, and remember it after a kill."""
+def settle_target(  # noqa: PLR0917 - a thread is given them by place
+    names: Names, home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed, pinned: Collection[str]
+) -> Path:
+    """Like `target_of`, but where a pinned video is in the way, choose a free name, and remember it after a kill.
+
+    Of the recordings in `pinned` the catalogue may not know it yet.
+    """
     target = wanted = target_of(home, folder, plan, sealed)
     number = 2
     while target.exists() and (
-        target != wanted or any(entry.pinned for entry in displaced(names, target, plan.recording))
+        target != wanted
+        or any(each.pinned or each.recording in pinned for each in displaced(names, target, plan.recording))
     ):
         target = wanted.with_stem(f"{wanted.stem}-{number}")
         number += 1
     if target != wanted:
+        fail_point("encoder.target.before")
         write_checked(folder / "target", Target(str(target)), lasting=False)
+        fail_point("encoder.target.after")
     return target
 
 
@@ -101,13 +109,18 @@ def bring_near(made: Made, target: Path, recording: str) -> Made:
     return msgspec.structs.replace(made, beside=_copy_beside(made.file, target, recording))
 
 
-def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: RecordingSealed) -> catalogue.Entry:
+def place(
+    home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: RecordingSealed, *, available: float
+) -> catalogue.Entry:
     """Rename the video to its target and write its catalogue entry; both are on disk when this returns."""
     thumbnail = None
     if made.thumbnail is not None:
         thumbnail = catalogue.thumbnail_of(home, plan.recording)
+        fail_point("encoder.place.before")
         _rename(made.thumbnail, thumbnail, plan.recording)
+        fail_point("encoder.place.thumbnail")
     _rename(made.beside or made.file, target, plan.recording)
+    fail_point("encoder.place.video")
     entry = catalogue.Entry(
         recording=plan.recording,
         session=sealed.session,
@@ -131,7 +144,7 @@ def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: Rec
         kept_for=sealed.kept_for,
         keep=plan.keep,
         started=plan.started,
-        available=time.time(),
+        available=available,
         training_step=sealed.training_step,
         max_videos=plan.max_videos,
     )
@@ -176,6 +189,7 @@ def remove_hidden(home: Path, folder: Path, plan: RecordingPlan, sealed: Recordi
     for parent in (target_of(home, folder, plan, sealed).parent, catalogue.folder(home)):
         for file in parent.glob(f".{glob.escape(plan.recording)}.*"):
             file.unlink(missing_ok=True)
+            fail_point("encoder.hidden.removed")
 
 
 def sha256_of(file: Path) -> str:
@@ -189,11 +203,13 @@ def _rename(file: Path, target: Path, recording: str) -> None:
     _make_folder(target.parent)
     try:
         file.replace(target)
+        fail_point("encoder.rename.after")
     except OSError as error:
         if error.errno != errno.EXDEV:  # as mounted folders of one file system say it, too
             raise
         _copy_beside(file, target, recording).replace(target)
     sync_folder(target.parent)
+    fail_point("encoder.rename.synced")
 
 
 def _copy_beside(file: Path, target: Path, recording: str) -> Path:
@@ -201,7 +217,9 @@ def _copy_beside(file: Path, target: Path, recording: str) -> Path:
     beside = target.with_name(f".{recording}.{secrets.token_hex(6)}.tmp")
     try:
         shutil.copyfile(file, beside)
+        fail_point("encoder.copy.written")
         sync_file(beside)
+        fail_point("encoder.copy.synced")
     except OSError:
         beside.unlink(missing_ok=True)
         raise
@@ -217,10 +235,18 @@ def sync_file(file: Path) -> None:
         os.close(descriptor)
 
 
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def _make_folder(folder: Path) -> None:
     """Make a folder and what is missing above it, to last."""
     for missing in reversed(list(_missing(folder))):
         missing.mkdir(exist_ok=True)
+        fail_point("encoder.place.folder_made")
         sync_folder(missing.parent)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections import Counter
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kernel.checked import NotAsWritten, read_checked, write_checked
+from kernel.fail_points import fail_point
 from kernel.files import is_folder, is_name
 from plugins.encoder_pool.ffmpeg import Encoding
 from plugins.recorder.frames import CHUNK_FRAMES
@@ -43,6 +43,8 @@ class Recording:
     encoding: Encoding | None = None
     attempts: Counter[int | None] = field(default_factory=Counter)
     """Failed attempts at each chunk, and at finishing."""
+    refusals: Counter[int | None] = field(default_factory=Counter)
+    """How often a full disk refused each chunk, and the finishing."""
     begun: set[int] = field(default_factory=set)
     """Chunks whose jobs were handed out and have not ended."""
     finishing: bool = False
@@ -175,6 +177,7 @@ def remove_segments(folder: Path) -> None:
     """Have every chunk encoded anew."""
     for chunk in standing_in(folder):
         segment_in(folder, chunk).unlink(missing_ok=True)
+        fail_point("encoder.segment.removed")
 
 
 def attempt_in(folder: Path, name: str) -> Path:
@@ -187,6 +190,7 @@ def remove_attempts(folder: Path) -> None:
     for pattern in ("attempt-*", ".*.tmp"):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
+            fail_point("encoder.attempt.removed")
 
 
 def read_encoding(folder: Path) -> Encoding | None:
@@ -199,7 +203,9 @@ def read_encoding(folder: Path) -> Encoding | None:
 
 def write_encoding(folder: Path, encoding: Encoding) -> None:
     """Settle how all chunks of the recording are encoded."""
+    fail_point("encoder.encoding.before")
     write_checked(folder / "encoding.json", encoding, lasting=False)
+    fail_point("encoder.encoding.after")
 
 
 def remove(home: Path, folder: Path) -> None:
@@ -209,20 +215,21 @@ def remove(home: Path, folder: Path) -> None:
     folder, too, may be removed by the collector.
     """
     leaving = _leaving(home, folder.name)
+    fail_point("encoder.leave.before")
     try:
         folder.rename(leaving)
     except (FileNotFoundError, NotADirectoryError):
         return
+    fail_point("encoder.leave.renamed")
     _remove_tree(leaving)
+    fail_point("encoder.leave.after")
 
 
 def remove_leftovers(home: Path) -> None:
-    """Finish the removals that a kill interrupted, and remove half entries of the catalogue."""
-    for file in (home / "recordings").glob(".*.tmp"):
-        if not file.name.endswith(f".{os.getpid()}.tmp"):  # the pruner may be writing one
-            file.unlink(missing_ok=True)
+    """Finish the removals that a kill interrupted."""
     for folder in (home / "spool").glob(_leaving(home, "*").name):
         _remove_tree(folder)
+        fail_point("encoder.leftover.removed")
 
 
 def _remove_tree(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.fail_points import fail_point
 from plugins.encoder_pool import ffmpeg, handover, jobs
 from plugins.encoder_pool.feed import Child, Failed, Hung, run
 from plugins.encoder_pool.ffmpeg import Encoding
@@ -39,6 +40,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     executable: Path
     stall_seconds: float
     thumbnail: bool
+    threads: int
+    """Of the encoder, for a video of one chunk. Segments are to be alike whenever they are made, and have one each."""
 
 
 def make_segment(order: Order, child: Child, chunk: int) -> None:
@@ -46,7 +49,9 @@ def make_segment(order: Order, child: Child, chunk: int) -> None:
     with _attempt(order.folder, "segment.mp4") as segment:
         frames = _encode(order, child, chunk, segment)
         _check(order, child, segment, frames)
+        fail_point("encoder.segment.before")
         segment.replace(jobs.segment_in(order.folder, chunk))
+        fail_point("encoder.segment.after")
 
 
 def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.Made:
@@ -55,21 +60,23 @@ def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.
     with _attempt(folder, "video.mp4") as file, _attempt(folder, "thumbnail.jpg") as jpeg:
         if sealed.chunks == 1 and not jobs.standing_in(folder):
             thumbnail = (sealed.frames // 2, jpeg.name) if order.thumbnail else None
-            _encode(order, child, 0, file, faststart=True, thumbnail=thumbnail)
+            _encode(order, child, 0, file, faststart=True, thumbnail=thumbnail, threads=order.threads)
+            fail_point("encoder.video.encoded")
             video = _check(order, child, file, sealed.frames)
         else:
+            fail_point("encoder.join.before")
             video = _join(order, child, sealed, file)
+            fail_point("encoder.join.after")
             if order.thumbnail:
                 # Half a frame early: the seek ends at the first frame that is not before it.
                 middle = (sealed.frames // 2 - 0.5) / order.plan.fps
                 arguments = ffmpeg.thumbnail_of(order.executable, file.name, middle, jpeg.name)
                 run(child, arguments, folder, None, stall_seconds=order.stall_seconds)
         ready = _ready(file)
+        sha256 = handover.sha256_of(ready)
+        fail_point("encoder.video.hashed")
         return handover.Made(
-            video=video,
-            file=ready,
-            sha256=handover.sha256_of(ready),
-            thumbnail=_ready(jpeg) if order.thumbnail else None,
+            video=video, file=ready, sha256=sha256, thumbnail=_ready(jpeg) if order.thumbnail else None
         )
 
 
@@ -81,12 +88,19 @@ def _encode(
     *,
     faststart: bool = False,
     thumbnail: tuple[int, str] | None = None,
+    threads: int = 1,
 ) -> int:
     """Feed one ffmpeg with a chunk; returns the number of frames that the chunk holds."""
     plan = order.plan
     frames = ffmpeg.Frames(width=plan.width, height=plan.height, fps=plan.fps)
     arguments = ffmpeg.encode(
-        order.executable, frames, order.encoding, output.name, faststart=faststart, thumbnail=thumbnail
+        order.executable,
+        frames,
+        order.encoding,
+        output.name,
+        faststart=faststart,
+        thumbnail=thumbnail,
+        threads=threads,
     )
     with _open(jobs.chunk_in(order.folder, chunk)) as reader:
         header = reader.header
@@ -147,6 +161,8 @@ def _join(order: Order, child: Child, sealed: RecordingSealed, output: Path) -> 
 
 
 def _check(order: Order, child: Child, file: Path, frames: int) -> ffmpeg.Video:
+    if not file.exists():
+        raise Failed(f"{order.executable} ended as if all were well, and wrote no file; is it an ffmpeg?")
     video = ffmpeg.inspect(child, order.executable, order.folder, file.name, stall_seconds=order.stall_seconds)
     if video.frames != frames:
         raise Failed(f"{frames} frames were captured, and the video holds {video.frames}")
@@ -156,7 +172,10 @@ def _check(order: Order, child: Child, file: Path, frames: int) -> ffmpeg.Video:
 def _ready(file: Path) -> Path:
     """Put a finished file on disk, under a name that outlives its attempt; the next start would remove it."""
     handover.sync_file(file)
-    return file.replace(jobs.attempt_in(file.parent, f"ready{file.suffix}"))
+    fail_point("encoder.ready.before")
+    ready = file.replace(jobs.attempt_in(file.parent, f"ready{file.suffix}"))
+    fail_point("encoder.ready.after")
+    return ready
 
 
 @contextmanager

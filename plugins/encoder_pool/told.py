@@ -11,7 +11,15 @@ import msgspec
 
 from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.log import last_seq
-from plugins.events import ChunkSealed, RecordingDiscarded, RecordingSealed, VideoAvailable, VideoFailed
+from plugins.events import (
+    ChunkSealed,
+    FailedFramesDropped,
+    RecordingDiscarded,
+    RecordingSealed,
+    VideoAvailable,
+    VideoFailed,
+    VideoPruned,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 End = VideoAvailable | VideoFailed | RecordingDiscarded
 END = (VideoAvailable, VideoFailed, RecordingDiscarded)
 """What is said of a recording last."""
+Said = End | RecordingSealed | ChunkSealed | FailedFramesDropped | VideoPruned
+SAID = (*END, RecordingSealed, ChunkSealed, FailedFramesDropped, VideoPruned)
 
 
 class Told:
@@ -33,13 +43,20 @@ class Told:
         self.seals: dict[str, RecordingSealed] = {}
         self.chunks: dict[str, dict[int, int]] = {name: {} for name in here}
         """The frames of each chunk that was announced."""
+        self.replaced: set[str] = set()
+        self.frames_dropped: set[str] = set()
         self._sealed_at: dict[str, int] = {}
 
-    def take_in(self, record: Record[End | RecordingSealed | ChunkSealed]) -> None:
+    def take_in(self, record: Record[Said]) -> None:
         """The next record, in the log's order."""
         event = record.event
         name = event.recording
-        if isinstance(event, ChunkSealed):
+        if isinstance(event, FailedFramesDropped):
+            self.frames_dropped.add(name)
+        elif isinstance(event, VideoPruned):
+            if event.policy == "replaced":
+                self.replaced.add(name)
+        elif isinstance(event, ChunkSealed):
             if name in self.chunks:
                 self.chunks[name][event.chunk] = event.frames
         elif isinstance(event, RecordingSealed):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.checked import NotAsWritten, read_checked, write_checked
+from kernel.fail_points import fail_point
+from kernel.files import clear_up
 from kernel.log import last_seq
 from plugins.events import (
     CaptureHeld,
@@ -103,7 +105,10 @@ def recall(home: Path) -> Remembered:
 
 def remember(home: Path, up_to: int, history: History) -> None:
     """Have the next start read on from here: a log of gigabytes takes its time."""
+    clear_up(home, NAME)
+    fail_point("pruner.remember.before")
     write_checked(home / NAME, Remembered(up_to, history), lasting=False)
+    fail_point("pruner.remember.after")
 
 
 NAME = "pruner.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,6 +15,7 @@ import msgspec
 
 from kernel.checked import NotAsWritten
 from kernel.event import Event
+from kernel.fail_points import fail_point
 from kernel.log import last_seq
 from kernel.plugin import Options, Plugin, on, refuse_link
 from kernel.terminal import shown
@@ -33,7 +34,7 @@ from plugins.events import (
 )
 from plugins.pruner.history import RETAINED, History, recall, remember
 from plugins.pruner.plan import DAY_SECONDS, Policy, displaced
-from plugins.pruner.removal import remove, remove_empty_folder, unfinished
+from plugins.pruner.removal import remove, remove_empty_folder, unfinished, withdraw
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -82,6 +83,27 @@ class ReviewDue(Event):
     durable: ClassVar[bool] = False
 
 
+class Clock:
+    """The time by which videos grow old: the machine's, but never further on than time has passed since the start.
+
+    So a clock that is set forward by mistake makes no video too old. It is believed at the next start.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.time() - _passed()
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        return min(time.time(), self._started + _passed())
+
+
+def _passed() -> float:
+    """Seconds that pass with the machine, asleep or not, whatever its clock is set to."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIntended, ReviewDue, VideoPruned]):
     """Keeps the home's videos within their limits, and pins and removes those that a user asks for.
 
@@ -103,6 +125,8 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
         """Sessions that lost a video, and whose folder may be empty by now."""
         self._outside: set[Path] = set()
         """Folders of videos outside of the home."""
+        self._clock = Clock()
+        await anyio.to_thread.run_sync(catalogue.clear_up, self.home)
         self._history = await self._heard()
         await self._review()
         for intent in list(self._history.intended.values()):
@@ -121,7 +145,8 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
         async for record in self.read(*RETAINED, after=remembered.up_to):
             history.note(record.event)
         await self.sync()  # else a power loss may put other events into the places of those that were read
-        await anyio.to_thread.run_sync(remember, self.home, end, history)
+        with suppress(OSError):  # a full disk must not keep the pruner from its work; the next start reads more
+            await anyio.to_thread.run_sync(remember, self.home, end, history)
         return history
 
     async def run(self) -> None:
@@ -158,6 +183,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
         """Also a video whose removal is intended, as long as it stands."""
         self._history.note(wish)
         entry = self._entries.get(wish.recording) or self._leaving.pop(wish.recording, None)
+        entry = entry or catalogue.read(self.home, wish.recording)  # one that was to be replaced
         if entry is not None:
             await self._take_in(entry)
 
@@ -179,7 +205,10 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
     async def remove(self, intent: PruneIntended) -> None:
         self._history.note(intent)
         recording = intent.recording
-        if recording in self._leaving and catalogue.read(self.home, recording) is not None:
+        if intent.policy == "replaced":  # first in the log, so the encoder does it; an intent of ours comes too late
+            self._entries.pop(recording, None)
+            self._leaving.pop(recording, None)
+        elif recording in self._leaving and catalogue.read(self.home, recording) is not None:
             await self._carry_out(intent)
         else:  # a pin made it void, a restart has carried it out already, or another has replaced the video
             self._history.intended.pop(recording, None)
@@ -191,19 +220,23 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
         self._history.note(pruned)
         self._entries.pop(pruned.recording, None)
         self._leaving.pop(pruned.recording, None)
+        if pruned.policy == "replaced":  # a pin that was heard meanwhile may have written its entry anew
+            await anyio.to_thread.run_sync(withdraw, self.home, pruned.recording)
 
     # Removal ------------------------------------------------------------------------------------------------------
 
     async def _prune(self) -> None:
         """Intend what the policy displaces."""
         intents = []
-        for removal in displaced(self._entries.values(), self.options.policy, time.time()):
+        for removal in displaced(self._entries.values(), self.options.policy, self._clock.now()):
             if catalogue.read(self.home, removal.entry.recording) is None:  # another has removed it, and says so
                 del self._entries[removal.entry.recording]
             else:
                 intents.append(self._intent(removal.entry, removal.policy, removal.reason))
         if intents:
+            fail_point("pruner.intent.before")
             await self.publish(*intents)
+            fail_point("pruner.intent.after")
 
     async def _grant(self, wish: VideoDeleteAsked) -> None:
         entry = self._entries.get(wish.recording)
@@ -229,6 +262,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
     async def _carry_out(self, intent: PruneIntended) -> None:
         """Remove a video whose intent is in the log. One that cannot be removed is tried again at the next start."""
         await self.sync()
+        fail_point("pruner.intent.synced")
         entry = self._leaving.get(intent.recording)
         freed_bytes = 0
         if entry is not None:
@@ -248,7 +282,9 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
         )
         self._history.note(pruned)
         self._leaving.pop(intent.recording, None)
+        fail_point("pruner.pruned.before")
         await self.publish(pruned)
+        fail_point("pruner.pruned.after")
         self._emptied.add(intent.session)
         await self._remove_empty_folders()
 

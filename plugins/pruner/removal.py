@@ -6,6 +6,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from kernel.fail_points import fail_point
 from kernel.files import is_name, sync_folder
 from plugins import catalogue
 from plugins.catalogue import FileIdentity
@@ -26,11 +27,18 @@ def remove(home: Path, entry: Entry) -> int:
     freed_bytes = 0
     # Outside of the home the content counts, too: somebody else may have written what the entry says of the file.
     if is_still(file, entry.identity) and (catalogue.is_inside(home, file) or catalogue.holds(file, entry.sha256)):
+        fail_point("pruner.video.before")
         file.unlink()
+        fail_point("pruner.video.removed")
         sync_folder(file.parent)
         freed_bytes = entry.identity.size_bytes
     catalogue.remove(home, entry.recording)
     return freed_bytes
+
+
+def withdraw(home: Path, recording: str) -> None:
+    """Remove the entry and the thumbnail of a video that another has replaced, where they are there."""
+    catalogue.remove(home, recording)
 
 
 def is_still(file: Path, identity: FileIdentity) -> bool:
@@ -51,6 +59,7 @@ def remove_empty_folder(home: Path, session: str) -> bool:
         return False
     with suppress(OSError):  # it is gone, holds something, or is a link
         (home / "videos" / session).rmdir()
+        fail_point("pruner.folder.removed")
     return True
 
 

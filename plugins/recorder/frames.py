@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from lz4.block import LZ4BlockError, compress, decompress
 
+from kernel.fail_points import fail_point
 from kernel.files import open_regular, sync_folder, write_all
 
 if TYPE_CHECKING:
@@ -101,10 +102,11 @@ def pack(picture: Any, header: ChunkHeader, acceleration: int = 1) -> bytes:
     A picture that lies in memory as the header says is not copied; any other is. The picture may change as soon as
     this returns. Raises `FrameRefused` for a picture of another kind or size than the header's.
     """
-    if type(picture) is not np.ndarray or picture.dtype != np.uint8 or picture.ndim not in (2, 3):
+    if type(picture) is not np.ndarray or picture.dtype.char != "B" or picture.ndim not in (2, 3):
         layout_of(picture)
         picture = np.asarray(picture)
-    if _size_of(picture) != (header.height, header.width, header.channels):
+    size = (header.height, header.width, header.channels)
+    if picture.shape != size and _size_of(picture) != size:
         raise FrameRefused(
             f"the frame's shape is {picture.shape}, and the recording's frames are {header.width} wide and "
             f"{header.height} high with {header.channels} channels; one recording holds frames of one size"
@@ -115,8 +117,13 @@ def pack(picture: Any, header: ChunkHeader, acceleration: int = 1) -> bytes:
         picture = picture[:, ::-1]
     if header.transposed:
         picture = picture.swapaxes(0, 1)
-    if not picture.flags.c_contiguous:
-        picture = np.ascontiguousarray(picture)
+    try:
+        return _compressed(picture, acceleration)
+    except ValueError:  # it is not contiguous; to ask before costs more than the rest of this function
+        return _compressed(np.ascontiguousarray(picture), acceleration)
+
+
+def _compressed(picture: np.ndarray[Any, Any], acceleration: int) -> bytes:
     if acceleration == 1:
         return compress(picture, store_size=False)  # type: ignore[no-any-return] # lz4 ships no types
     return compress(picture, mode="fast", acceleration=acceleration, store_size=False)  # type: ignore[no-any-return] # lz4 ships no types
@@ -190,9 +197,12 @@ class ChunkWriter:
         """Write the end and rename to `.chunk`; returns that path. May be tried again after an `OSError`."""
         if not self._ended:
             self._file.append(_pack_end(self.frames))
+            fail_point("chunk.seal.ended")
             self._ended = True
         self._file.close()
-        return self._file.path.replace(self._file.path.with_suffix(".chunk"))
+        sealed = self._file.path.replace(self._file.path.with_suffix(".chunk"))
+        fail_point("chunk.seal.renamed")
+        return sealed
 
     def close(self) -> None:
         """Leave the part as it is."""
@@ -349,15 +359,20 @@ def seal_part(part: Path) -> int:
         except ChunkDamaged:
             pass  # what came before is good, and what follows is the torn tail
         if frames:
+            fail_point("part.seal.before")
             file.truncate(good)
+            fail_point("part.seal.cut")
             file.seek(good)
             file.write(_pack_end(frames))
             file.flush()
+            fail_point("part.seal.ended")
             os.fsync(file.fileno())
     if frames:
         part.replace(part.with_suffix(".chunk"))
+        fail_point("part.seal.renamed")
     else:
         part.unlink()
+        fail_point("part.empty.removed")
     sync_folder(part.parent)
     return frames
 

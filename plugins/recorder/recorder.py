@@ -138,7 +138,7 @@ class Recorder:
                 return
             meter = self.line.meter
             clock = meter.bare
-            seconds = step_seconds
+            seconds = step_seconds = float(step_seconds)
             if frame is not None and self.tape.open:
                 entered = perf_counter()
                 self.tape.add(frame, step_seconds + render_seconds)

@@ -56,7 +56,7 @@ class Captured(gym.Wrapper[Any, Any, Any, Any]):
         if self.capturing:
             self.end()
             self.capturing = False
-        self.env.close()  # type: ignore[no-untyped-call]  # upstream leaves it untyped
+        self.env.close()
 
     def begin(self, path: Path) -> None: ...
 

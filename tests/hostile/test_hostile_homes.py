@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from kernel import files
 from kernel.checked import read_checked, write_checked
 from kernel.files import acquire, is_name, note_of, open_regular, write_whole
 from kernel.log import HomeRefused, Log, read, segments
@@ -109,7 +110,7 @@ def test_a_pipe_in_the_place_of_a_file_holds_nothing_up(tmp_path: Path) -> None:
 
 
 def test_a_half_file_that_is_a_link_is_not_written_through(tmp_path: Path, mine: Path) -> None:
-    (tmp_path / f".note.{os.getpid()}.tmp").symlink_to(mine / "thesis.tex")
+    (tmp_path / f".note.{files._mine}.tmp").symlink_to(mine / "thesis.tex")
     with pytest.raises(OSError, match="symbolic"):
         write_whole(tmp_path / "note", b"x", lasting=False)
 
@@ -244,7 +245,7 @@ def test_no_video_takes_the_place_of_a_file_of_the_home(tmp_path: Path, home: Pa
 
 def test_a_producer_that_ran_here_puts_its_video_where_its_user_chose(tmp_path: Path, home: Path) -> None:
     chosen = tmp_path / "chosen"
-    record(home, Recorded(lengths=(5,), name=f"../../../{chosen.name}/x.mp4"))
+    record(home, Recorded(lengths=(5,), path=str(chosen / "x.mp4")))
     assert all(made_here(folder) for folder in spool_folder(home).iterdir())
     serve(home)
     (video,) = [each.event for each in read(home, VideoAvailable)]
@@ -309,7 +310,7 @@ def test_an_entry_of_another_name_than_its_files_is_none(home: Path) -> None:
 
 
 def test_ids_and_folders_with_strange_names_are_recorded_as_they_are(home: Path) -> None:
-    record(home, Recorded(lengths=(5,), name="épisode {} ‹x› #1 'a' \"b\".mp4"))
+    record(home, Recorded(lengths=(5,), path="videos/épisode {} ‹x› #1 'a' \"b\".mp4"))
     serve(home)
     (video,) = [each.event for each in read(home, VideoAvailable)]
     assert (home / video.path).is_file()
