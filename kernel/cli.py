@@ -19,8 +19,9 @@ from rich.text import Text
 from kernel.config import Config, ConfigRefused, read_config
 from kernel.event import catalogue
 from kernel.log import HomeRefused, LogReader, first_seq, last_seq, segments
-from kernel.log import salvage as salvage_log
 from kernel.runtime import Kernel, Outcome, StartRefused, check, run_until_signalled
+from kernel.salvage import salvage as salvage_log
+from kernel.terminal import shown
 from kernel.wiring import COMMANDS, PLUGINS, entry_points, find, wire
 
 if TYPE_CHECKING:
@@ -107,16 +108,21 @@ def tail(
     reader = LogReader(home / "log", after=_before_the_last(home, wanted) if since is None else since)
     try:
         while True:
-            lines = reader.read_lines()
-            for line in lines.splitlines():
+            try:
+                lines = reader.read_lines()
+            except HomeRefused as damaged:
+                _complain([f"{damaged} What follows is shown as it stands."])
+                reader.compares = False
+                continue
+            for line in lines.split(b"\n")[:-1]:
                 try:
                     record = _decode_line(line)
-                except (msgspec.DecodeError, UnicodeDecodeError):
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     _complain([f"{home}: passed by a damaged line; `python -m kernel salvage {home}` mends the log"])
                     continue
                 if not wanted or record.event["type"] in wanted:
                     if json_:
-                        sys.stdout.buffer.write(line + b"\n")
+                        sys.stdout.buffer.write((_ascii(line) if sys.stdout.isatty() else line) + b"\n")
                     else:
                         print(_one_line(record))
             if not lines:
@@ -189,8 +195,11 @@ def salvage(home: Path, /) -> int:
     """Make a damaged log readable again; the damaged bytes are kept beside it."""
     if not (home / "log").is_dir():
         return _complain([f"{home}: is no home of a kernel (it has no log)"])
-    lost = salvage_log(home)
-    print(f"{home}: {lost} damaged events were set aside" if lost else f"{home}: nothing is damaged")
+    mended: list[str] = []
+    lost = salvage_log(home, mended.append)
+    for line in mended:
+        print(line, file=sys.stderr)
+    print(f"{home}: {lost} damaged events were set aside" if lost or mended else f"{home}: nothing is damaged")
     return 0
 
 
@@ -298,8 +307,12 @@ def _one_line(line: _Line) -> str:
     kind = event.pop("type")
     said = " ".join(f"{key}={_short(value)}" for key, value in event.items() if value not in (None, "", [], {}))
     text = f"{line.seq:>6} {line.time[11:23]} {line.source} {kind} {said}"
-    # An event may hold what would move a terminal's cursor, or worse.
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return shown(text)
+
+
+def _ascii(line: bytes) -> bytes:
+    """The same JSON, for a terminal: JSON leaves some characters as they are that a terminal would obey."""
+    return line if line.isascii() and b"\x7f" not in line else json.dumps(json.loads(line)).encode()
 
 
 def _short(value: Any) -> str:

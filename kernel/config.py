@@ -76,6 +76,8 @@ def read_config(file: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigRefused([f"{file}: {error.strerror}"]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigRefused([f"{file}: {error}"]) from None
+    except RecursionError:
+        raise ConfigRefused([f"{file}: its values are nested too deeply"]) from None
     problems: list[str] = []
     for text in overrides:
         _override(document, text, problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar, Union, dataclass_transform
@@ -39,6 +40,7 @@ class Event(msgspec.Struct, metaclass=KeywordOnly, frozen=True, kw_only=True, ta
             )
         catalogue[cls.__name__] = cls
         _decoders.cache_clear()
+        _said.cache_clear()
 
 
 catalogue: dict[str, type[Event]] = {}
@@ -68,6 +70,13 @@ def _decoders() -> tuple[msgspec.json.Decoder[Record[Event]], msgspec.msgpack.De
     return msgspec.json.Decoder(Record[union]), msgspec.msgpack.Decoder(list[union])
 
 
+@cache
+def _said() -> msgspec.json.Decoder[Event]:
+    """Decoder of an event as the log says it."""
+    known: Any = Union[tuple(kind for kind in catalogue.values() if kind is not UnknownEvent)]  # noqa: UP007 - the same
+    return msgspec.json.Decoder(known)
+
+
 class UnknownEvent(Event):
     """A logged event whose type nobody loaded, or which its type refuses. Not damage: it is delivered as it stands."""
 
@@ -89,42 +98,53 @@ class Damaged(Exception):
 def decode_records(lines: bytes) -> list[Record[Event]]:
     """Decode whole lines of a log file. Raises `Damaged` where a line is not a record."""
     records = decode_known(lines)
-    return [decode_record(line) for line in lines.splitlines()] if records is None else records
+    return [decode_record(line) for line in lines.split(b"\n") if line] if records is None else records
 
 
 def decode_known(lines: bytes) -> list[Record[Event]] | None:
     """Decode whole lines of a log file; None where one of them is not the record of a known type."""
     try:
         return _decoders()[0].decode_lines(lines)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def decode_record(line: bytes) -> Record[Event]:
-    """Decode one line of a log file; an unknown or ill-typed event becomes an `UnknownEvent`."""
+    """Decode one line of a log file; an unknown or ill-typed event becomes an `UnknownEvent`. Raises `Damaged`."""
     try:
         return _decoders()[0].decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
+    except RecursionError:
+        return _decode_deep(line)
     try:
+        line.decode()  # msgspec passes by what it does not look into
         envelope = _envelope.decode(line)
         tag = _tagged.decode(envelope.event).type
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(str(error)) from None
-    unknown = UnknownEvent(tag=tag, raw=bytes(envelope.event))
-    return Record(envelope.seq, envelope.time, envelope.source, envelope.nth, unknown)
+    except RecursionError:
+        return _decode_deep(line)
+    return _unknown(envelope, tag, bytes(envelope.event))
 
 
 def decode_batch(batch: bytes) -> list[Event]:
-    """Decode a msgpack array of events, as a producer wrote it. Raises `Damaged` where it is not one."""
+    """Decode a msgpack array of events, as a producer wrote it: to what a reader of the log will get of each.
+
+    Raises `Damaged` where it is not one.
+    """
     try:
-        return _decoders()[1].decode(batch)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _as_logged(_decoders()[1].decode(batch), batch)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
         pass
+    except RecursionError:
+        raise Damaged(_TOO_DEEP) from None
     try:
         return [_decode_packed(raw) for raw in _packed_array.decode(batch)]
     except (msgspec.DecodeError, ValueError, TypeError) as error:  # TypeError: what JSON cannot say
         raise Damaged(str(error)) from None
+    except RecursionError:
+        raise Damaged(_TOO_DEEP) from None
 
 
 def encode_lines(records: list[Record[Event]]) -> bytes:
@@ -140,18 +160,64 @@ def encode_lines(records: list[Record[Event]]) -> bytes:
 
 
 def _decode_packed(raw: msgspec.Raw) -> Event:
+    one = b"\x91" + bytes(raw)  # 0x91: an array of one
     try:
-        (event,) = _decoders()[1].decode(b"\x91" + bytes(raw))  # 0x91: an array of one
+        (event,) = _as_logged(_decoders()[1].decode(one), one)
     except msgspec.ValidationError:
         value = msgspec.msgpack.decode(raw)
         return UnknownEvent(tag=msgspec.convert(value, Tagged).type, raw=_json.encode(value))
     return event
 
 
+def _as_logged(events: list[Event], batch: bytes) -> list[Event]:
+    """The events as the log will say them, which matters where a number is not finite: JSON has null for those.
+
+    A float of msgpack that is not finite begins with these bytes; to look for them costs 3 ms a MiB. Other bytes
+    may look so, too, and then nothing changes but the time that this takes.
+    """
+    if _NOT_FINITE.search(batch) is None:
+        return events
+    return [_decode_said(_json.encode(event)) for event in events]
+
+
+def _decode_said(said: bytes) -> Event:
+    try:
+        return _said().decode(said)
+    except msgspec.ValidationError:  # its type has no null there
+        return UnknownEvent(tag=_tagged.decode(said).type, raw=said)
+
+
+def _decode_deep(line: bytes) -> Record[Event]:
+    """Decode a line whose event is nested more deeply than this stack can follow: it stays as it stands."""
+    head, _, event = line.partition(b',"event":')
+    tag = _TAG.match(event)
+    try:
+        if tag is None:
+            raise Damaged(_TOO_DEEP)
+        return _unknown(_place.decode(head + b"}"), tag[1].decode(), event.removesuffix(b"}"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Damaged(str(error)) from None
+
+
+def _unknown(place: _Place | Record[Any], tag: str, raw: bytes) -> Record[Event]:
+    return Record(place.seq, place.time, place.source, place.nth, UnknownEvent(tag=tag, raw=raw))
+
+
+class _Place(msgspec.Struct):
+    seq: int
+    time: datetime
+    source: str
+    nth: int
+
+
 _json = msgspec.json.Encoder()
 _envelope = msgspec.json.Decoder(Record[msgspec.Raw])
+_place = msgspec.json.Decoder(_Place)
 _tagged = msgspec.json.Decoder(Tagged)
 _packed_array = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_NOT_FINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]|\xca[\x7f\xff][\x80-\xff]")
+_TAG = re.compile(rb'\{"type":"([^"\\]*)"')
+_TOO_DEEP = "it is nested too deeply"
 
 
 # The kernel's own words ------------------------------------------------------------------------------------------

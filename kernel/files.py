@@ -7,10 +7,12 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 import struct
 import sys
 import threading
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from kernel.fail_points import fail_point
 
@@ -27,7 +29,7 @@ def write_whole(path: Path, content: bytes, *, lasting: bool) -> None:
     """
     beside = path.with_name(f".{path.name}.{_mine}.tmp")
     try:
-        with beside.open("wb") as file:
+        with open(beside, "wb", opener=_open_regular) as file:
             fail_point("files.whole.begun")
             file.write(content)
             if lasting:
@@ -62,6 +64,51 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+NOT_OURS = frozenset({errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM})
+"""What the system says of a link, a pipe, a folder or a file of somebody else in the place of a file of ours."""
+
+
+def is_name(text: str) -> bool:
+    """Whether this can be the name of a file or folder of ours: of one place, visible, printable, not too long.
+
+    Ids come from producers, and a home from whoever sent it: what is no name never becomes part of a path.
+    """
+    return 0 < len(text.encode(errors="replace")) <= 200 and text[0] != "." and "/" not in text and text.isprintable()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, and no link to one."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def open_regular(path: Path, mode: Literal["rb", "rb+"] = "rb") -> BinaryIO:
+    """Open a file that is one: a home may come from somebody else, and hold links and pipes under our names.
+
+    Raises `OSError`: also for a symbolic link, and for whatever would block or is a device.
+    """
+    return open(path, mode, opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise OSError(errno.EINVAL, "Is no regular file", path)
+    return descriptor
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file that is one; see `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def write_all(descriptor: int, content: bytes) -> None:
@@ -145,7 +192,7 @@ class FileLock:
 
     def moved(self, path: Path) -> None:
         """Say that a folder around the file was renamed, so that the lock is known under its new path."""
-        path = path.resolve()
+        path = _known_as(path)
         with _turn:
             del _held[self.path]
             self.path = path
@@ -161,13 +208,13 @@ class FileLock:
 def acquire(path: Path) -> FileLock | None:
     """Lock the file, which is created where it is missing; None where somebody holds it, this process included.
 
-    Raises `OSError` where the file cannot be opened.
+    Raises `OSError` where the file cannot be opened, or is a link.
     """
-    path = path.resolve()
+    path = _known_as(path)
     with _turn:
         if path in _held:
             return None
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = _open_regular(os.fspath(path), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -186,12 +233,12 @@ def holder(path: Path) -> int | None:
     0 where the holder's pid means nothing here: it lives in another container or on another machine. Takes nothing,
     so nobody who wants the lock is refused by this look. Raises `OSError` where the file cannot be looked at.
     """
-    path = path.resolve()
+    path = _known_as(path)
     with _turn:
         if path in _held:
             return os.getpid()
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = _open_regular(os.fspath(path), os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -204,12 +251,17 @@ def holder(path: Path) -> int | None:
 
 def note_of(path: Path) -> bytes:
     """What the holder of this lock file has noted in it; nothing where that is this process, or there is no file."""
-    path = path.resolve()
+    path = _known_as(path)
     with _turn:
         try:
-            return b"" if path in _held else path.read_bytes()
+            return b"" if path in _held else read_regular(path)
         except FileNotFoundError:
             return b""
+
+
+def _known_as(path: Path) -> Path:
+    """One text for a lock file, however its folder is reached. The file itself is never a link."""
+    return path.parent.resolve() / path.name
 
 
 if sys.platform == "darwin":

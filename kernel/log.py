@@ -13,14 +13,16 @@ import os
 import re
 import secrets
 from datetime import UTC, datetime
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, overload
+from zlib import crc32
 
 import anyio
 import anyio.to_thread
 import msgspec
 
+from kernel.checked import NotAsWritten, read_checked, unpack, write_checked
 from kernel.event import (
     Damaged,
     Event,
@@ -31,6 +33,7 @@ from kernel.event import (
     UnknownEvent,
     catalogue,
     decode_known,
+    decode_record,
     decode_records,
     encode_lines,
 )
@@ -41,7 +44,10 @@ from kernel.files import (
     acquire,
     clear_up,
     holder,
+    is_folder,
     note_of,
+    open_regular,
+    read_regular,
     reserve,
     sync_folder,
     write_all,
@@ -64,6 +70,8 @@ SPACE_BYTES = 192 * 2**10
 """With less than so much beside the reserve, a disk that was full still is: else it would be full and not in turns."""
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 _BLOCK_BYTES = 2**20
+CHECKED_BYTES = 2**14
+"""A sealed segment is compared with its seal by blocks of so many bytes; a reader's block holds a whole number."""
 _MAKES_WAY = b"makes way\n"
 
 
@@ -122,7 +130,7 @@ class Log:
         """Bytes of the last append."""
         self._folder_changed = False
         self._nth: dict[str, int] = {}
-        self._lock = _lock_home(home, _MAKES_WAY if makes_way else b"")
+        self._lock = lock_home(home, _MAKES_WAY if makes_way else b"")
         self._folder_descriptor = -1
         try:
             self.home_id = _home_id(home)
@@ -221,7 +229,7 @@ class Log:
             raise
         for segment in retired:
             try:
-                self._sealed.append(_seal(segment))
+                self._sealed.append(seal(segment))
             except OSError:
                 break  # the segment is safe without its seal, which the next sync or the next start writes
             self._retired.remove(segment)
@@ -262,15 +270,18 @@ class Log:
     def _recover(self) -> _Segment:
         self.folder.mkdir(exist_ok=True)
         fail_point("log.folder.made")
+        if not is_folder(self.folder):
+            raise HomeRefused(f"{self.folder}: is a symbolic link. Put the folder itself into its place.")
         clear_up(self.folder)
-        for seal in self.folder.glob("*.seal"):
-            if not seal.with_suffix(".jsonl").exists():  # it was being trimmed
-                seal.unlink()
+        for stale in self.folder.glob("*.seal"):
+            if not stale.with_suffix(".jsonl").exists():  # it was being trimmed
+                stale.unlink()
                 fail_point("log.seal.removed")
-        self._nth = _trimmed_nth(self.folder)
+        self._nth = trimmed_nth(self.folder)
         paths = segments(self.folder)
+        paths, dropped = _as_synced(paths)
         for path, following in pairwise(paths):
-            segment = _read_seal(path) or _seal(_scan_whole(path))
+            segment = _read_seal(path) or seal(_scan_whole(path))
             if first_seq(following) != segment.last_seq + 1:
                 raise HomeRefused(
                     f"{self.folder}: events {segment.last_seq + 1} to {first_seq(following) - 1} are missing: "
@@ -279,13 +290,14 @@ class Log:
                 )
             self._sealed.append(segment)
             self._nth.update(segment.nth)
+        self._folder_changed = True  # by this life or, where that was killed, by the last one
+        sync_folder(self.home)
         if not paths:
-            sync_folder(self.home)
-            self._folder_changed = True
             return _new_segment(self.folder, 1)
         paths[-1].with_suffix(".seal").unlink(missing_ok=True)  # there is one where somebody removed the segment behind
         fail_point("log.seal.undone")
         active, self.repaired = _repair(paths[-1])
+        self.repaired = dropped or self.repaired
         self._nth.update(active.nth)
         return active
 
@@ -325,6 +337,10 @@ class LogReader:
         self._file: BinaryIO | None = None
         self._first = 0
         self._rest = b""
+        self._seal: _Seal | None = None
+        """Of the segment that is open, where it was sealed when it was opened: what is read is compared with it."""
+        self.compares = True
+        """Without it, what a sealed segment holds now is read as it is."""
 
     def read(self) -> list[Record[Event]]:
         """The next records of the wanted types, about 1 MiB of log at most; empty where there are none in it.
@@ -354,13 +370,16 @@ class LogReader:
         return records
 
     def read_lines(self) -> bytes:
-        """The next whole lines, about 1 MiB at most; empty at the end of what is written."""
+        """The next whole lines, about 1 MiB at most; empty at the end of what is written.
+
+        Raises `HomeRefused` where a sealed segment is not what was sealed; `position` stays before it.
+        """
         while True:
             if self._file is None and not self._open():
                 return b""
             assert self._file is not None
-            following = 0
-            while not (read := self._file.read(_BLOCK_BYTES)):
+            following, read = 0, b""
+            while b"\n" not in self._rest and not (read := self._read_block(self._file)):
                 if self._rest or following:
                     break
                 following = self._following()
@@ -385,6 +404,7 @@ class LogReader:
             self._file.close()
             self._file = None
         self._rest = b""
+        self._seal = None
 
     @property
     def opened(self) -> bool:
@@ -403,17 +423,33 @@ class LogReader:
             return self._open()  # it was trimmed just now
         skip = self.position + 1 - first_seq(path)  # line i has the seq first + i
         self._first = first_seq(path)
+        self._seal = seal_of(path) if self.compares else None
         self.position = max(self.position, self._first - 1)
         while skip > 0:
-            block = self._file.read(_BLOCK_BYTES)
+            block = self._read_block(self._file)
             if not block:
                 break
             lines = block.count(b"\n")
             if lines >= skip:
-                self._file.seek(-len(block.split(b"\n", skip)[-1]), os.SEEK_CUR)
+                self._rest = block.split(b"\n", skip)[-1]
                 break
             skip -= lines
         return True
+
+    def _read_block(self, file: BinaryIO) -> bytes:
+        """The next bytes; of a sealed segment, blocks of `CHECKED_BYTES` that are as they were sealed."""
+        offset = file.tell()
+        block = file.read(_BLOCK_BYTES)
+        if self._seal is not None:
+            bad = _first_bad(block, self._seal.blocks[offset // CHECKED_BYTES :])
+            if bad is not None:
+                place = self._folder / f"{self._first:016}.jsonl"
+                self.close()
+                at = offset + bad * CHECKED_BYTES
+                raise _damaged(
+                    place, f"byte {at} to {at + CHECKED_BYTES}", "its checksum is not the one it was sealed with"
+                )
+        return block
 
     def _following(self) -> int:
         """The first seq of the next segment, or of a further one where trimming overtook this reader; 0 for none."""
@@ -479,25 +515,12 @@ def refuse_unusable(home: Path) -> None:
             f"{home}: {nearest} is not writable for this user. Choose another `home`, or mend its permissions."
         )
     if (home / "lock").exists() and not makes_way(home):
-        _lock_home(home).release()
+        lock_home(home).release()
 
 
 def makes_way(home: Path) -> bool:
     """Whether another process runs on this home and leaves it to whoever wants it."""
     return holder(home / "lock") is not None and note_of(home / "lock") == _MAKES_WAY
-
-
-def salvage(home: Path) -> int:
-    """Put a record that says so in the place of each damaged or missing event, and return how many there were.
-
-    Seqs stay without a gap; the damaged bytes are kept beside. Raises `HomeRefused` where the home is in use.
-    """
-    lock = _lock_home(home)
-    try:
-        paths = segments(home / "log")
-        return sum(_salvage_segment(path, following) for path, following in zip_longest(paths, paths[1:]))
-    finally:
-        lock.release()
 
 
 def segments(folder: Path) -> list[Path]:
@@ -531,6 +554,8 @@ class _Seal(msgspec.Struct):
     size_bytes: int
     sha256: str
     nth: dict[str, int]
+    blocks: list[int] = []
+    """The CRC-32 of each 16 KiB."""
 
 
 class _Scan(NamedTuple):
@@ -541,11 +566,22 @@ class _Scan(NamedTuple):
     """A whole record stands behind the fault."""
 
 
-_decode_head = msgspec.json.Decoder(Record[Tagged]).decode  # what every line must say, and no more of the event
-_decode_seal = msgspec.json.Decoder(_Seal).decode
+_heads = msgspec.json.Decoder(Record[Tagged])
 
 
-def _lock_home(home: Path, note: bytes = b"") -> FileLock:
+def decode_head(line: bytes) -> Record[Any]:
+    """What every line must say, and no more of the event. Raises `Damaged`."""
+    try:
+        line.decode()  # msgspec passes by what it does not look into
+        return _heads.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Damaged(str(error)) from None
+    except RecursionError:
+        return decode_record(line)
+
+
+def lock_home(home: Path, note: bytes = b"") -> FileLock:
+    """Take the home for this process. Raises `HomeRefused`."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = acquire(home / "lock")
@@ -579,10 +615,10 @@ def _home_id(home: Path) -> str:
 
 def _read_small(file: Path, kind: type[T]) -> T | None:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=kind)
+        return unpack(read_regular(file), kind)
     except FileNotFoundError:
         return None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, NotAsWritten):
         raise HomeRefused(f"{file}: is not what a kernel wrote. Restore it, or remove it.") from None
 
 
@@ -599,9 +635,9 @@ def _refuse_too_large(records: list[Record[Event]]) -> None:
             raise EventTooLarge(place, record.event, size_bytes)
 
 
-def _scan(path: Path) -> _Scan:
+def scan(path: Path) -> _Scan:
     """Read a segment up to its end, or to the first line that is not the next record."""
-    content = path.read_bytes()
+    content = read_regular(path)
     segment = _Segment(path, first_seq(path), first_seq(path) - 1, 0, {})
     nth = segment.nth
     start, expected, fault = 0, segment.first_seq, ""
@@ -611,8 +647,8 @@ def _scan(path: Path) -> _Scan:
             fault = "the last line has no end"
             break
         try:
-            head = _decode_head(content[start:end])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            head = decode_head(content[start:end])
+        except Damaged as error:
             fault = str(error)
             break
         if head.seq != expected:
@@ -626,22 +662,50 @@ def _scan(path: Path) -> _Scan:
 
 
 def _any_record(content: bytes) -> bool:
-    return any(_seq_of(line) for line in content.split(b"\n")[:-1])
+    return any(seq_of(line) for line in content.split(b"\n")[:-1])
 
 
 def _scan_whole(path: Path) -> _Segment:
-    segment, fault, _ = _scan(path)
+    segment, fault, _ = scan(path)
     if fault:
         raise _damaged(path, f"byte {segment.size_bytes}", fault)
     return segment
 
 
+def _as_synced(paths: list[Path]) -> tuple[list[Path], LogTailCut | None]:
+    """The segments up to where a power loss has left a gap, and what was behind it, which is kept beside.
+
+    A roll syncs nothing. So a power loss may keep a segment and lose the end of the one before, or all of it. What is
+    behind such a gap was never said to be on disk. That is known by the seals: a segment is sealed as soon as it is.
+    """
+    unsealed = next((place for place, path in enumerate(paths) if not path.with_suffix(".seal").exists()), len(paths))
+    if any(path.with_suffix(".seal").exists() for path in paths[unsealed:-1]):
+        return paths, None
+    for place in range(unsealed, len(paths) - 1):
+        segment, fault, valid_beyond = scan(paths[place])
+        if valid_beyond:
+            break
+        if fault or first_seq(paths[place + 1]) != segment.last_seq + 1:
+            return paths[: place + 1], _keep_beside(paths[place + 1 :])
+    return paths, None
+
+
+def _keep_beside(paths: list[Path]) -> LogTailCut:
+    """Take segments out of the log, the last first, so that a kill leaves no other gap."""
+    size_bytes, name = 0, ""
+    for path in reversed(paths):
+        size_bytes += path.stat().st_size
+        name = path.replace(path.with_name(f"{path.stem}.0.torn")).name
+    sync_folder(paths[0].parent)
+    return LogTailCut(kept_as=name, size_bytes=size_bytes)
+
+
 def _repair(path: Path) -> tuple[_Segment, LogTailCut | None]:
     """Open the newest segment for writing; cut off what a crash tore, and keep it beside."""
-    segment, fault, valid_beyond = _scan(path)
+    segment, fault, valid_beyond = scan(path)
     if valid_beyond:
         raise _damaged(path, f"byte {segment.size_bytes}", fault)
-    segment.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    segment.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
     beside = path.with_name(f"{path.stem}.{segment.size_bytes}.torn")
     if not fault:
         # Where nothing was appended since an earlier start has cut the tail, it was killed before it had said so.
@@ -658,34 +722,56 @@ def _repair(path: Path) -> tuple[_Segment, LogTailCut | None]:
     return segment, LogTailCut(kept_as=beside.name, size_bytes=len(torn))
 
 
-def _seal(segment: _Segment) -> _Segment:
-    with segment.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    seal = _Seal(segment.last_seq, segment.size_bytes, digest, segment.nth)
+def seal(segment: _Segment) -> _Segment:
+    """Write a segment's seal beside it; it is on disk when this returns."""
+    digest, blocks = hashlib.sha256(), []
+    with open_regular(segment.path) as file:
+        while block := file.read(CHECKED_BYTES):
+            digest.update(block)
+            blocks.append(crc32(block))
+        os.fsync(file.fileno())  # one that a kill left, and a start has found, may not be on disk
+    content = _Seal(segment.last_seq, segment.size_bytes, digest.hexdigest(), segment.nth, blocks)
     fail_point("log.seal.before")
-    write_whole(segment.path.with_suffix(".seal"), msgspec.json.encode(seal) + b"\n", lasting=True)
+    write_checked(segment.path.with_suffix(".seal"), content, lasting=True)
     fail_point("log.seal.after")
     return segment
 
 
-def _read_seal(path: Path) -> _Segment | None:
+def seal_of(path: Path) -> _Seal | None:
+    """The segment's seal; None where it has none, or none that can be read."""
     try:
-        seal = _decode_seal(path.with_suffix(".seal").read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        return read_checked(path.with_suffix(".seal"), _Seal)
+    except NotAsWritten:
         return None
-    if path.stat().st_size != seal.size_bytes:
-        raise _damaged(path, "its end", f"it has {path.stat().st_size} bytes and was sealed with {seal.size_bytes}")
-    return _Segment(path, first_seq(path), seal.last_seq, seal.size_bytes, seal.nth)
 
 
-def _trimmed_nth(folder: Path) -> dict[str, int]:
+def _first_bad(content: bytes, blocks: list[int]) -> int | None:
+    """The index of the first block that is not as it was sealed."""
+    view = memoryview(content)
+    for index, checksum in zip(range(-(-len(content) // CHECKED_BYTES)), blocks, strict=False):
+        if crc32(view[index * CHECKED_BYTES : (index + 1) * CHECKED_BYTES]) != checksum:
+            return index
+    return None
+
+
+def _read_seal(path: Path) -> _Segment | None:
+    sealed = seal_of(path)
+    if sealed is None:
+        return None
+    if path.stat().st_size != sealed.size_bytes:
+        raise _damaged(path, "its end", f"it has {path.stat().st_size} bytes and was sealed with {sealed.size_bytes}")
+    return _Segment(path, first_seq(path), sealed.last_seq, sealed.size_bytes, sealed.nth)
+
+
+def trimmed_nth(folder: Path) -> dict[str, int]:
+    """The last count of each source in what was trimmed."""
     return _read_small(folder / "trimmed.json", dict[str, int]) or {}
 
 
 def _remember_trimmed(folder: Path, segment: _Segment) -> None:
     """Keep the last count of each source of a segment that is about to go, or its spool would be taken in again."""
-    nth = _trimmed_nth(folder) | segment.nth
-    write_whole(folder / "trimmed.json", msgspec.json.encode(nth) + b"\n", lasting=True)
+    nth = trimmed_nth(folder) | segment.nth
+    write_checked(folder / "trimmed.json", nth, lasting=True)
 
 
 def _pattern(types: tuple[type[Event], ...]) -> re.Pattern[bytes] | None:
@@ -714,48 +800,9 @@ def _damaged(place: Path, where: str, fault: str) -> HomeRefused:
     )
 
 
-def _salvage_segment(path: Path, following: Path | None) -> int:
-    segment, fault, valid_beyond = _scan(path)
-    end = 0 if following is None else first_seq(following)
-    if following is None and not valid_beyond:
-        return 0  # whole, or only torn at its end, which the next start repairs
-    if not fault and segment.last_seq + 1 == end:
-        _seal(segment)
-        return 0
-    kept: list[bytes] = []
-    lost: list[bytes] = []
-    expected, passed, missing = segment.first_seq, 0, 0
-    lines = [line for line in path.read_bytes().split(b"\n") if line]
-    seqs = [_seq_of(line) for line in lines]
-    for line, seq, next_seq in zip(lines, seqs, [*seqs[1:], 0], strict=True):
-        # A seq is believed where it fits its place or the one behind it goes on from it: it may itself be damaged.
-        if seq < expected or 0 < end <= seq or (seq != expected + passed and next_seq != seq + 1):
-            lost.append(line)
-            passed += 1
-            continue
-        kept.extend(_stand_in(missed) for missed in range(expected, seq))
-        kept.append(line)
-        missing += seq - expected
-        expected, passed = seq + 1, 0
-    kept.extend(_stand_in(missed) for missed in range(expected, end))
-    fail_point("log.salvage.before")
-    write_whole(path.with_name(f"{path.stem}.{segment.size_bytes}.damaged"), b"\n".join(lost), lasting=True)
-    fail_point("log.salvage.kept")
-    path.with_suffix(".seal").unlink(missing_ok=True)
-    fail_point("log.salvage.unsealed")
-    write_whole(path, b"\n".join([*kept, b""]), lasting=True)
-    fail_point("log.salvage.after")
-    return missing + max(0, end - expected)
-
-
-def _seq_of(line: bytes) -> int:
+def seq_of(line: bytes) -> int:
     """The seq that a line says; 0 where it is damaged."""
     try:
-        return _decode_head(line).seq
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return decode_head(line).seq
+    except Damaged:
         return 0
-
-
-def _stand_in(seq: int) -> bytes:
-    record = Record(seq, datetime.now(UTC), "salvage", seq, UnknownEvent(tag="Damaged", raw=b'{"type":"Damaged"}'))
-    return encode_lines([record]).rstrip(b"\n")

@@ -257,6 +257,15 @@ class Plugin(Generic[O_co]):
         return self._port.read(*types, after=after)
 
 
+def refuse_link(folder: Path) -> None:
+    """Raise `Refused` where a folder of ours in the home is a link: a home may come from somebody else."""
+    if folder.is_symlink():
+        raise Refused(
+            f"{folder}: is a symbolic link, and files are removed in there. Put the folder itself into its place; for "
+            "another disk, choose a `home` on it."
+        )
+
+
 def _marked(function: F, handler: Handler) -> F:
     function.__handler__ = handler  # type: ignore[attr-defined]  # the mark that Plugin.__init_subclass__ looks for
     return function

@@ -22,6 +22,7 @@ from kernel.files import acquire, holder
 from kernel.log import HomeFull, HomeHeld, HomeRefused, Log, makes_way, refuse_unusable
 from kernel.plugin import Refused
 from kernel.supervisor import SPACE_SECONDS, Life, PluginPort, first_of
+from kernel.terminal import shown
 from kernel.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ def _place(config: str, plugin: str) -> str:
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
-        print(line, file=sys.stderr)  # noqa: T201 - the one place where the kernel speaks to whoever started it
+        print("\n".join(map(shown, line.split("\n"))), file=sys.stderr)  # noqa: T201 - the one place where the kernel speaks to whoever started it
 
 
 def _version() -> str:

@@ -6,18 +6,21 @@ there is a video (`read`), or it failed (`failure_of`), or else it was discarded
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from kernel import files
+from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
-from kernel.files import sync_folder, write_whole
+from kernel.files import is_folder, is_name, open_regular, read_regular, sync_folder
 from plugins.events import Keep, VideoAvailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class FileIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,32 +79,61 @@ def write(home: Path, entry: Entry) -> None:
     """Write or replace an entry; it is on disk when this returns."""
     folder(home).mkdir(parents=True, exist_ok=True)
     fail_point("catalogue.write.before")
-    write_whole(_file(home, entry.recording), msgspec.json.format(msgspec.json.encode(entry)), lasting=True)
+    write_checked(_file(home, entry.recording), entry, lasting=True, pretty=True)
     fail_point("catalogue.write.after")
 
 
 def read(home: Path, recording: str) -> Entry | None:
     """The entry of a recording; None where there is none, or none that can be read."""
     try:
-        return _decode(_file(home, recording).read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
+        return read_or_refuse(home, recording)
+    except NotAsWritten:
         return None
 
 
+def read_or_refuse(home: Path, recording: str) -> Entry | None:
+    """The entry of a recording; None where there is none. Raises `NotAsWritten` for one that is damaged."""
+    if not is_name(recording) or not is_folder(folder(home)):
+        return None
+    file = _file(home, recording)
+    entry = read_checked(file, Entry)
+    if entry is not None and entry.recording != recording:
+        raise NotAsWritten(f"{file}: is the entry of another recording")
+    return entry
+
+
 def read_all(home: Path) -> Iterator[Entry]:
-    """All entries, the oldest recording's first."""
-    for file in sorted(folder(home).glob("*.json")):
-        entry = read(home, file.stem)
+    """All entries that can be read, the oldest recording's first."""
+    for recording in recordings(home):
+        entry = read(home, recording)
         if entry is not None:
             yield entry
 
 
+def recordings(home: Path) -> list[str]:
+    """The recordings that have an entry, whether it can be read or not."""
+    return sorted(file.stem for file in folder(home).glob("*.json"))
+
+
 def remove(home: Path, recording: str) -> None:
-    """Remove an entry; it is gone for good when this returns."""
-    fail_point("catalogue.remove.before")
-    _file(home, recording).unlink(missing_ok=True)
-    fail_point("catalogue.remove.after")
-    sync_folder(folder(home))
+    """Remove an entry, and the thumbnail with it; it is gone for good when this returns."""
+    if is_name(recording) and is_folder(folder(home)):
+        fail_point("catalogue.remove.before")
+        thumbnail_of(home, recording).unlink(missing_ok=True)
+        fail_point("catalogue.remove.thumbnail")
+        _file(home, recording).unlink(missing_ok=True)
+        fail_point("catalogue.remove.after")
+        sync_folder(folder(home))
+
+
+def thumbnail_of(home: Path, recording: str) -> Path:
+    """Where a recording's thumbnail is."""
+    return folder(home) / f"{recording}.jpg"
+
+
+def is_inside(home: Path, file: Path) -> bool:
+    """Whether a file is in the home, by whatever links its path may lead."""
+    return Path(os.path.realpath(file.parent)).is_relative_to(os.path.realpath(home))
 
 
 def clear_up(home: Path) -> None:
@@ -113,6 +145,15 @@ def identify(file: Path) -> FileIdentity:
     """The identity of a file as it is now. Raises `FileNotFoundError` where it is gone."""
     status = file.stat(follow_symlinks=False)
     return FileIdentity(size_bytes=status.st_size, modified_ns=status.st_mtime_ns, inode=status.st_ino)
+
+
+def holds(file: Path, sha256: str) -> bool:
+    """Whether this is a file with this content."""
+    try:
+        with open_regular(file) as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == sha256  # type: ignore[arg-type]  # a file has readinto, which BinaryIO does not say
+    except OSError:
+        return False
 
 
 def announcement(entry: Entry) -> VideoAvailable:
@@ -153,14 +194,13 @@ def failed_folder(home: Path, recording: str) -> Path:
 def failure_of(home: Path, recording: str) -> str | None:
     """Why a recording could not be encoded, where the disk took that; None where it is not known to have failed."""
     folder = failed_folder(home, recording)
+    if not is_name(recording) or not is_folder(folder):
+        return None
     try:
-        return (folder / FAILURE).read_text()
-    except FileNotFoundError:
-        return "" if folder.exists() else None
+        return read_regular(folder / FAILURE).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _file(home: Path, recording: str) -> Path:
     return folder(home) / f"{recording}.json"
-
-
-_decode = msgspec.json.Decoder(Entry).decode

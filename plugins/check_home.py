@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from kernel.checks import CHECKS, Finding
 from kernel.files import holder
-from kernel.log import HomeHeld, HomeRefused, Log, salvage
+from kernel.log import HomeHeld, HomeRefused, Log
+from kernel.salvage import salvage
 from kernel.wiring import entry_points
 
 if TYPE_CHECKING:

@@ -438,6 +438,31 @@ class ProducerSetAside(Event):
     reason: str
 
 
+class FileDamaged(Event):
+    """A file in the home does not hold what was written into it. What could be done without it was done."""
+
+    file: str
+    """Relative to the home."""
+    consequence: str
+    """What that means: what was found again elsewhere, and what was not."""
+
+
+class SpoolTailCut(Event):
+    """The end of what a dead producer wrote was torn: bytes that are no whole event were cut off."""
+
+    producer: str
+    size_bytes: int
+
+
+class EventLost(Event):
+    """Stands for one event of a producer that was in the log, and is not any more: the log was damaged.
+
+    It has the place that the event had in its producer's count.
+    """
+
+    producer: str
+
+
 # Measurements ----------------------------------------------------------------------------------------------------
 
 

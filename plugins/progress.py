@@ -17,8 +17,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from kernel.plugin import Options, Plugin, on
+from kernel.terminal import shown
 from plugins.events import (
     CaptureHeld,
     EpisodeEnded,
@@ -78,7 +80,7 @@ class Progress(Plugin[ProgressOptions]):
         finally:
             console = Console(soft_wrap=True, highlight=False, markup=False)
             for line in summary(view, self.home, self.options.videos):
-                console.print(line)
+                console.print(shown(line))
 
     @on(
         SessionStarted,
@@ -293,7 +295,12 @@ def bars(view: View) -> Group:
         bar = ProgressBar(total=tally.episodes_wanted or None, completed=tally.episodes, width=20, pulse=False)
         counts = " · ".join(_counts(tally, now))
         has_room = shutil.get_terminal_size().columns >= BAR_COLUMNS
-        line.add_row(tally.started.env_id, bar if tally.episodes_wanted and has_room else "", _episodes(tally), counts)
+        line.add_row(
+            Text(shown(tally.started.env_id)),
+            bar if tally.episodes_wanted and has_room else "",
+            _episodes(tally),
+            counts,
+        )
         lines.append(line)
     return Group(*lines)
 
@@ -363,7 +370,7 @@ def _troubles(tally: Tally, *, counted: bool = True) -> Iterator[str]:
 
 
 def _write(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{shown(line)}\n")
     sys.stderr.flush()
 
 

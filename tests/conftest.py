@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-byte", action="store_true", help="tests/faults: cut at every byte, and change every bit")
+    parser.addoption(
+        "--disk-states", type=int, default=0, help="tests/faults: look at so many states after power losses"
+    )
     parser.addoption(
         "--every-moment",
         action="store_true",

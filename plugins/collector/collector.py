@@ -12,11 +12,13 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.event import Damaged, Record
 from kernel.fail_points import fail_point
-from kernel.files import acquire, clear_up, write_whole
-from kernel.plugin import Options, Plugin, on_batch
-from plugins.collector.folder import ProducerFolder, SpoolDamaged
+from kernel.files import NOT_OURS, acquire, clear_up, is_folder, is_name
+from kernel.plugin import Options, Plugin, on_batch, refuse_link
+from kernel.terminal import shown
+from plugins.collector.folder import COLLECTED, ProducerFolder, SpoolDamaged
 from plugins.collector.sessions import (
     TOLD_BY,
     Totals,
@@ -28,7 +30,7 @@ from plugins.collector.sessions import (
     session_folders,
     session_of,
 )
-from plugins.events import CaptureAsked, CaptureHeld, ProducerSetAside, SessionEnded
+from plugins.events import CaptureAsked, CaptureHeld, EventLost, FileDamaged, ProducerSetAside, SessionEnded
 from plugins.recorder.sessions import clear_marks, sessions_folder
 from plugins.recorder.spool import Control, spool_folder
 
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from kernel.event import Event
 
+MOST_LOST = 100_000
+"""So many events that a damaged log has lost are stood in for."""
 CAPTURE = "capture.json"
 """The file of the home with what users asked for, for producers that come later."""
 
@@ -52,7 +57,7 @@ class CollectorOptions(Options):
     """A producer that wrote nothing for so long may be dead, which its lock tells."""
 
 
-class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEnded]):
+class Collector(Plugin[CollectorOptions], publishes=[FileDamaged, ProducerSetAside, SessionEnded]):
     """Brings what producers leave in the spool to the log, exactly once."""
 
     required = True
@@ -64,11 +69,15 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         self._totals = Totals()
         """Of what this collector relays."""
         self._turn = anyio.Lock()
+        self._passed_by: set[str] = set()
+        """Names in the spool that are no producers' folders."""
+        refuse_link(self._spool)
+        refuse_link(sessions_folder(self.home))
         self._spool.mkdir(exist_ok=True)
         await anyio.to_thread.run_sync(_clear_up, self._spool, sessions_folder(self.home))
         await anyio.to_thread.run_sync(clear_marks, self.home)
         await anyio.to_thread.run_sync(clear_up, self.home, CAPTURE)
-        self._release_hold()
+        await self._release_hold()
         self._in_the_log = self._found_in_the_log()
         try:
             yield
@@ -78,7 +87,7 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
                     await self._put_away(folder)  # its last recording has left the spool since the last look
                 else:
                     folder.release()
-            self._release_hold()
+            await self._release_hold()
 
     async def run(self) -> None:
         pause = self.options.poll_seconds
@@ -101,7 +110,17 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
     async def tell_producers(self, records: list[Record[CaptureAsked | CaptureHeld]]) -> None:
         """Hand on what users ask for: to the producers that run, and to later ones by `capture.json`."""
         (record,) = records
-        await anyio.to_thread.run_sync(self._write_controls, record)
+        session = record.event.session if isinstance(record.event, CaptureAsked) else None
+        common = self.home / "capture.json"
+        before = await self._control(common, None, record.seq)
+        if session is None:
+            _write_control(common, _applied(before, record))
+        for path in self._spool.iterdir():
+            of = session_of(path.name)
+            if (session is None or path.name.startswith(f"{session}-")) and is_name(path.name) and is_folder(path):
+                own = path / "control.json"
+                control = await self._control(own, of, record.seq) if own.exists() else before
+                _write_control(own, _applied(control, record))
 
     async def _turn_once(self, silent_seconds: float) -> bool:
         """Look at every producer once; whether anything came."""
@@ -114,8 +133,14 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
 
     def _find_folders(self) -> None:
         for path in self._spool.iterdir():
-            if path.name not in self._folders and not path.name.startswith("."):
-                self._folders[path.name] = ProducerFolder(path)
+            name = path.name
+            if name in self._folders or name in self._passed_by or name.startswith("."):
+                continue
+            if is_name(name) and is_folder(path):
+                self._folders[name] = ProducerFolder(path)
+            else:
+                self._passed_by.add(name)
+                _say(f"{self._spool}: {name!r} is no producer's folder, and is passed by; move it out of the spool")
 
     def _unfinished(self) -> list[ProducerFolder]:
         return [folder for folder in self._folders.values() if not (folder.finished or folder.set_aside)]
@@ -123,6 +148,8 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
     async def _collect(self, folder: ProducerFolder, silent_seconds: float) -> bool:
         if folder.set_aside:
             return False
+        if not folder.begun:
+            await self._begin(folder)
         if not folder.adopted and time.monotonic() - folder.last_growth >= silent_seconds:
             folder.adopt()  # before the read: what a dead producer wrote is then all there
         if not folder.finished and folder.grew() and await self._relay(folder):
@@ -132,6 +159,7 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             return False
         if folder.needs_ends:
             await anyio.to_thread.run_sync(folder.write_ends)
+            await self._say_damage(folder)
             return True
         if not folder.finished:
             await self._remove_event_files(folder)
@@ -139,19 +167,56 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             await self._put_away(folder)
         return False
 
+    async def _begin(self, folder: ProducerFolder) -> None:
+        """See to it that the log, and what `collected.json` says is in it, agree."""
+        folder.begun = True
+        known = self.last_nth(folder.producer)
+        if folder.damage:  # the log says it all again
+            first_here = await anyio.to_thread.run_sync(lambda: folder.first_here)
+            next_nth = min(first_here or known + 1, known + 1)
+            records: AsyncIterator[Record[Event]] = self.read()
+            said = [each.event async for each in records if each.source == folder.producer and each.nth < next_nth]
+            await anyio.to_thread.run_sync(folder.recover, said, next_nth)
+        await self._say_damage(folder)
+        lost = folder.next_nth - 1 - known
+        if lost > MOST_LOST:
+            await self._set_aside(
+                folder, f"{folder.folder / COLLECTED} speaks of {lost} events that the log does not know"
+            )
+        elif lost > 0:
+            stand_ins = [EventLost(producer=folder.producer)] * lost
+            await self.relay(folder.producer, known + 1, stand_ins)
+
+    async def _say_damage(self, folder: ProducerFolder) -> None:
+        if folder.damage:
+            await self._say_damaged(folder.folder, folder.damage)
+            folder.damage = ""
+
+    async def _say_damaged(self, file: Path, consequence: str) -> None:
+        _say(consequence)
+        await self.publish(FileDamaged(file=file.relative_to(self.home).as_posix(), consequence=consequence))
+
     async def _relay(self, folder: ProducerFolder) -> bool:
         try:
             batches = await anyio.to_thread.run_sync(folder.read)
             for batch in batches:
                 await self.relay(folder.producer, batch.first_nth, batch.events)
                 self._totals.add(batch.events)
-        except (SpoolDamaged, Damaged, ValueError) as error:
-            folder.set_aside = True
-            reason = f"{error}; it is left where it is. Move it out of the spool, or restore it."
-            print(reason, file=sys.stderr)  # noqa: T201 - a user has to look after it
-            await self.publish(ProducerSetAside(producer=folder.producer, reason=reason))
+        # Types, depths and numbers that msgpack has and JSON has not: no producer of ours says them.
+        except (SpoolDamaged, Damaged, ValueError, TypeError, RecursionError, OverflowError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NOT_OURS:
+                raise
+            await self._set_aside(
+                folder, str(error) if isinstance(error, SpoolDamaged) else f"{folder.folder}: {error}"
+            )
             return False
         return bool(batches)
+
+    async def _set_aside(self, folder: ProducerFolder, why: str) -> None:
+        folder.set_aside = True
+        reason = f"{why}; it is left where it is. Move it out of the spool, or restore it."
+        _say(reason)
+        await self.publish(ProducerSetAside(producer=folder.producer, reason=reason))
 
     async def _remove_event_files(self, folder: ProducerFolder) -> None:
         if folder.has_removable:
@@ -161,7 +226,7 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
     async def _put_away(self, folder: ProducerFolder) -> None:
         """Remove the folder of a producer that has left nothing to do; its session remembers that there was one."""
         session = sessions_folder(self.home) / session_of(folder.producer)
-        if session.is_dir():
+        if is_name(session.name) and is_folder(session):
             await anyio.to_thread.run_sync(note_in_the_log, session)
         await anyio.to_thread.run_sync(folder.remove_folder)
         del self._folders[folder.producer]
@@ -216,23 +281,27 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
                 totals.add([record.event])
         return totals
 
-    def _release_hold(self) -> None:
+    async def _release_hold(self) -> None:
         """Nobody watches the disk while no kernel runs: capture must not stay held by a kernel that is gone."""
         common = self.home / CAPTURE
-        control = _read_control(common)
+        control = await self._control(common, None, sys.maxsize)
         if control.held:
             _write_control(common, msgspec.structs.replace(control, held=False))
 
-    def _write_controls(self, record: Record[CaptureAsked | CaptureHeld]) -> None:
-        session = record.event.session if isinstance(record.event, CaptureAsked) else None
-        common = self.home / CAPTURE
-        if session is None:
-            _write_control(common, _applied(_read_control(common), record))
-        for path in self._spool.iterdir():
-            mine = session is None or path.name.startswith(f"{session}-")
-            if mine and path.is_dir() and not path.name.startswith("."):
-                own = path / "control.json"
-                _write_control(own, _applied(_read_control(own if own.exists() else common), record))
+    async def _control(self, path: Path, session: str | None, before: int) -> Control:
+        """What a file says that was asked for; where it is damaged, what the log says, up to before that seq."""
+        try:
+            return read_checked(path, Control) or Control()
+        except NotAsWritten as damage:
+            control = Control()
+            said: AsyncIterator[Record[CaptureAsked | CaptureHeld]] = self.read(CaptureAsked, CaptureHeld)
+            async for record in said:
+                asked_of = record.event.session if isinstance(record.event, CaptureAsked) else None
+                if record.seq < before and asked_of in (None, session):
+                    control = _applied(control, record)
+            _write_control(path, control)
+            await self._say_damaged(path, f"{damage}; it was written anew, by what the log says was asked for")
+            return control
 
 
 def _clear_up(*folders: Path) -> None:
@@ -240,8 +309,8 @@ def _clear_up(*folders: Path) -> None:
 
     A builder that lives holds its lock, or is about to take it; that one makes its folder again.
     """
-    for building in (path for folder in folders if folder.is_dir() for path in folder.glob(".*.tmp")):
-        lock = acquire(building / "lock") if building.is_dir() else None
+    for building in (path for folder in folders if is_folder(folder) for path in folder.glob(".*.tmp")):
+        lock = acquire(building / "lock") if is_folder(building) else None
         if lock is not None:
             shutil.rmtree(building)
             fail_point("collector.building.removed")
@@ -260,14 +329,11 @@ def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld]) -> Co
     return control
 
 
-def _read_control(path: Path) -> Control:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Control)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return Control()
-
-
 def _write_control(path: Path, control: Control) -> None:
     fail_point("collector.control.before")
-    write_whole(path, msgspec.json.encode(control) + b"\n", lasting=False)
+    write_checked(path, control, lasting=False)
     fail_point("collector.control.after")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{shown(line)}\n")

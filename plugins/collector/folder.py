@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from kernel.checked import NotAsWritten, pack, read_checked
 from kernel.event import decode_batch
 from kernel.fail_points import fail_point
-from kernel.files import FileLock, acquire, sync_folder, write_whole
+from kernel.files import FileLock, acquire, is_folder, is_name, open_regular, sync_folder, write_whole
 from plugins.collector.work import OpenWork, SealedFrames
-from plugins.events import RecordingStarted
-from plugins.recorder.frames import count_frames, seal_part
+from plugins.events import RecordingStarted, SpoolTailCut
+from plugins.recorder.frames import ChunkDamaged, count_frames, count_whole_frames, is_torn_only, seal_part
 from plugins.recorder.spool import append_batch, event_file, event_files, read_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from kernel.event import Event
@@ -55,9 +58,23 @@ class ProducerFolder:
         self.last_growth = time.monotonic()
         self.finished = False
         """The producer is dead or done, nothing it had open is open, and all of it was read."""
+        self.begun = False
+        """The collector has looked at what the log says of it."""
         self.set_aside = False
         """Its events cannot be read; nothing more is done with it."""
-        collected = _read_collected(folder)
+        self.damage = ""
+        """What was found damaged here, and has not been said; empty where nothing was."""
+        try:
+            collected = read_checked(folder / COLLECTED, Collected) or Collected()
+        except NotAsWritten as damage:
+            self.damage = str(damage)
+            collected = Collected()
+        self._take_up(collected)
+        self._lock: FileLock | None = None
+        self._ends_written = False
+
+    def _take_up(self, collected: Collected) -> None:
+        """Go on from there."""
         self.next_nth = collected.next_nth
         self._work = collected.open
         self._begun = set(collected.begun)
@@ -65,10 +82,27 @@ class ProducerFolder:
         self._behind: bytes | None = None
         """What `collected.json` is to say when what was read is in the log; None where that is nothing new."""
         self._behind_up_to = collected.up_to
-        self._lock: FileLock | None = None
-        self._ends_written = False
         self._reading: Path | None = None
         self._offset = 0
+
+    @property
+    def first_here(self) -> int | None:
+        """The count of the first event that stands in an event file here; None where none does."""
+        for path in event_files(self.folder):
+            for batch in read_batches(path).whole:
+                return batch.first_nth
+        return None
+
+    def recover(self, said: Iterable[Event], next_nth: int) -> None:
+        """Know again what `collected.json` said: from what the producer said before its first event file here."""
+        work, begun = OpenWork(), set[str]()
+        for event in said:
+            work.follow(event)
+            if isinstance(event, RecordingStarted):
+                begun.add(event.recording)
+        files = event_files(self.folder)
+        up_to = _number(files[0]) - 1 if files else 0
+        self._take_up(Collected(up_to, next_nth, work, sorted(begun)))
 
     @property
     def adopted(self) -> bool:
@@ -95,7 +129,7 @@ class ProducerFolder:
         following = event_file(self.folder, _number(self._reading) + 1)
         complete = self.adopted or following.exists()  # looked at before the read: nothing is then being written to it
         found = read_batches(self._reading, self._offset)
-        rotten = complete and (found.rest == "damaged" or (found.rest and following.exists()))
+        rotten = found.rest == "damaged" or (complete and found.rest and following.exists())
         if rotten and not found.whole:  # what stands before the damage is taken in first
             raise SpoolDamaged(f"{self._reading}: damaged behind byte {self._offset}")
         batches = [Batch(batch.first_nth, decode_batch(batch.events)) for batch in found.whole]
@@ -126,19 +160,41 @@ class ProducerFolder:
         Its torn tail is cut first, and the folders of recordings go that it had no time to speak of.
         """
         self._ends_written = True
-        if self._reading is not None and self._reading.stat().st_size > self._offset:
-            fail_point("collector.tail.before")
-            os.truncate(self._reading, self._offset)
-            fail_point("collector.tail.cut")
+        torn_bytes = self._cut_torn_end()
         for recording in self.recording_folders():
             if recording.name not in self._begun:
                 _remove_folder(recording)
-        ends = self._work.ends({name: _seal(self.folder / name) for name in self._work.recordings})
+        known = {name for name in self._work.recordings if is_name(name)}
+        ends = self._work.ends({name: self._seal(name) for name in known})
+        if torn_bytes:
+            ends.insert(0, SpoolTailCut(producer=self.producer, size_bytes=torn_bytes))
         if ends:
             fail_point("collector.ends.before")
             append_batch(self._reading or event_file(self.folder, self._removed_up_to + 1), self.next_nth, ends)
             fail_point("collector.ends.after")
         return bool(ends)
+
+    def _cut_torn_end(self) -> int:
+        if self._reading is None or self._reading.stat().st_size <= self._offset:
+            return 0
+        fail_point("collector.tail.before")
+        with open_regular(self._reading, "rb+") as file:
+            torn_bytes = file.seek(0, os.SEEK_END) - self._offset
+            file.truncate(self._offset)
+        fail_point("collector.tail.cut")
+        return torn_bytes
+
+    def _seal(self, recording: str) -> SealedFrames:
+        """Seal what is open of a recording, and count all of its chunks."""
+        folder = self.folder / recording
+        parts = sorted(folder.glob("*.part")) if is_folder(folder) else []
+        for part in parts:
+            if not is_torn_only(part):
+                self.damage = f"{part}: damaged, and whole frames stand behind the damage; the video ends before it"
+            seal_part(part)
+        chunks = sorted(folder.glob("*.chunk")) if is_folder(folder) else []
+        files = [f"{self.producer}/{recording}/{chunk.name}" for chunk in chunks]
+        return SealedFrames(files, [_count(chunk) for chunk in chunks])
 
     @property
     def needs_ends(self) -> bool:
@@ -147,7 +203,7 @@ class ProducerFolder:
 
     def recording_folders(self) -> list[Path]:
         """The recordings whose frames are still here."""
-        return [path for path in self.folder.iterdir() if path.is_dir()]
+        return [path for path in self.folder.iterdir() if is_folder(path)]
 
     @property
     def has_removable(self) -> bool:
@@ -201,17 +257,10 @@ class ProducerFolder:
         """An event file was read to its end, and here is what is open there."""
         self._begun = {name for name in self._begun if (self.folder / name).exists()}
         self._behind_up_to = number
-        self._behind = msgspec.json.encode(Collected(number, self.next_nth, self._work, sorted(self._begun)))
+        self._behind = pack(Collected(number, self.next_nth, self._work, sorted(self._begun)))
 
 
 COLLECTED = "collected.json"
-
-
-def _read_collected(folder: Path) -> Collected:
-    try:
-        return msgspec.json.decode((folder / COLLECTED).read_bytes(), type=Collected)
-    except (FileNotFoundError, msgspec.DecodeError):  # a damaged one costs no event, but the ends of what was open
-        return Collected()
 
 
 class SpoolDamaged(Exception):
@@ -222,19 +271,19 @@ def _number(path: Path) -> int:
     return int(path.stem.partition("-")[2])
 
 
-def _seal(recording: Path) -> SealedFrames:
-    """Seal what is open of a recording, and count all of its chunks."""
-    if recording.is_dir():
-        for part in sorted(recording.glob("*.part")):
-            seal_part(part)
-    chunks = sorted(recording.glob("*.chunk"))
-    files = [f"{recording.parent.name}/{recording.name}/{chunk.name}" for chunk in chunks]
-    return SealedFrames(files, [count_frames(chunk) for chunk in chunks])
+def _count(chunk: Path) -> int:
+    """Its frames, as far as they can be told: the encoder finds the damage, too, and says it of the recording."""
+    try:
+        return count_frames(chunk)
+    except ChunkDamaged:
+        return count_whole_frames(chunk)
 
 
 def _remove_folder(folder: Path) -> None:
     for path in folder.iterdir():
-        path.unlink()
-        fail_point("collector.unspoken.file_removed")
-    folder.rmdir()
+        if not is_folder(path):
+            path.unlink()
+            fail_point("collector.unspoken.file_removed")
+    with suppress(OSError):  # it holds a folder, which nobody of us made
+        folder.rmdir()
     fail_point("collector.unspoken.removed")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.fail_points import fail_point
-from kernel.files import holder, write_whole
+from kernel.files import holder, is_folder, is_name, write_whole
 from plugins.events import EpisodeEnded, RecordingSealed, SessionEnded, SessionStarted, WorkerEnded
 from plugins.recorder.sessions import mark_ended, read_owner, sessions_folder
 
@@ -28,9 +28,9 @@ TOLD_BY = (SessionStarted, SessionEnded, EpisodeEnded, RecordingSealed, WorkerEn
 def session_folders(home: Path) -> list[Path]:
     """The sessions of a home that are open, or were when their owner died."""
     folder = sessions_folder(home)
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if is_name(path.name) and is_folder(path))
 
 
 def outcome_of(folder: Path) -> Outcome | None:

@@ -120,7 +120,7 @@ class OpenWork(msgspec.Struct):
         for episode in self.episodes.values():
             events += self._episode_ends(episode, on_disk)
         for recording in self.recordings.values():
-            events += self._recording_ends(recording, on_disk[recording.started.recording])
+            events += self._recording_ends(recording, on_disk.get(recording.started.recording, SealedFrames([], [])))
         events += [
             WorkerEnded(
                 session=worker.session,

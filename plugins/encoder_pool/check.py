@@ -44,6 +44,8 @@ class Told:
         self.pruned: set[str] = set()
         kinds = (RecordingStarted, RecordingSealed, VideoAvailable, VideoFailed, RecordingDiscarded, VideoPruned)
         for record in read(home, *kinds):
+            if not jobs.is_id(getattr(record.event, "recording", "")):  # anybody's program may have said so
+                continue
             match record.event:
                 case RecordingStarted() as event:
                     self.started[event.recording] = event
@@ -63,7 +65,7 @@ class Told:
 def check(home: Path, live: bool) -> Iterator[Finding]:  # noqa: FBT001 - as all checks have it
     """Look at recordings in the log and in the spool, at videos, their entries and thumbnails, and at `failed`."""
     told = Told(home)
-    entries = {entry.recording: entry for entry in catalogue.read_all(home)}
+    entries = {entry.recording: entry for entry in catalogue.read_all(home) if jobs.is_id(entry.recording)}
     yield from _check_ends(home, told)
     yield from _check_spool(home, told, live=live)
     for recording, video in told.standing().items():
@@ -235,7 +237,8 @@ def _check_catalogue(home: Path, told: Told, entries: dict[str, Entry], *, live:
             yield Finding(str(folder / f"{recording}.json"), wrong, _REPORT)
     for file in sorted(folder.glob("*.jpg")):
         if (
-            file.stem not in entries
+            jobs.is_id(file.stem)
+            and file.stem not in entries
             and not jobs.folder_of(home, file.stem).exists()
             and file.stem not in told.standing()
         ):
@@ -274,7 +277,7 @@ def _check_strays(home: Path, told: Told, entries: dict[str, Entry], *, live: bo
 def _check_failed(home: Path, told: Told) -> Iterator[Finding]:
     for folder in sorted((home / "failed").glob("*/")):
         yield from leftovers(folder)
-        if jobs.folder_of(home, folder.name).exists() or trimmed(home):
+        if not jobs.is_id(folder.name) or jobs.folder_of(home, folder.name).exists() or trimmed(home):
             continue
         if not any(isinstance(end, VideoFailed) for end in told.ends.get(folder.name, ())):
             wrong = "is kept for a recording that has not failed"

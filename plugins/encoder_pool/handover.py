@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import secrets
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
-from kernel.files import sync_folder, write_whole
+from kernel.files import is_name, sync_folder
 from plugins import catalogue
 from plugins.encoder_pool.ffmpeg import Video
+from plugins.recorder.spool import made_here
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -39,9 +42,31 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 def target_of(home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed | None) -> Path:
     """Where the recording's video is to be, as far as that is known."""
     try:
-        return home / (folder / "target").read_text()
-    except FileNotFoundError:
-        return home / ((sealed.path if sealed is not None else "") or plan.path)
+        settled = read_checked(folder / "target", Target)
+    except NotAsWritten:
+        settled = None
+    if settled is not None:
+        return _allowed(home, folder, plan, settled.path)
+    return _allowed(home, folder, plan, (sealed.path if sealed is not None else "") or plan.path)
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What the file `target` in a recording's folder says: where its video is to be after all."""
+
+    path: str
+
+
+def _allowed(home: Path, folder: Path, plan: RecordingPlan, path: str) -> Path:
+    """The place itself where this producer may choose it; else one in the home's `videos`.
+
+    Outside of the home, only a producer that ran here decides: its user chose the folder. A home that came from
+    somebody else names places that may be anything to this user.
+    """
+    target = home / path
+    if target.suffix == ".mp4" and (catalogue.is_inside(home, target) or made_here(folder.parent)):
+        return target
+    name = target.name if target.suffix == ".mp4" and is_name(target.name) else f"{plan.recording}.mp4"
+    return home / "videos" / (plan.session if is_name(plan.session) else plan.recording) / name
 
 
 def settle_target(  # noqa: PLR0917 - a thread is given them by place
@@ -61,7 +86,7 @@ def settle_target(  # noqa: PLR0917 - a thread is given them by place
         number += 1
     if target != wanted:
         fail_point("encoder.target.before")
-        write_whole(folder / "target", str(target).encode(), lasting=False)
+        write_checked(folder / "target", Target(str(target)), lasting=False)
         fail_point("encoder.target.after")
     return target
 
@@ -90,7 +115,7 @@ def place(
     """Rename the video to its target and write its catalogue entry; both are on disk when this returns."""
     thumbnail = None
     if made.thumbnail is not None:
-        thumbnail = thumbnail_of(home, plan.recording)
+        thumbnail = catalogue.thumbnail_of(home, plan.recording)
         fail_point("encoder.place.before")
         _rename(made.thumbnail, thumbnail, plan.recording)
         fail_point("encoder.place.thumbnail")
@@ -127,24 +152,20 @@ def place(
     return entry
 
 
-def thumbnail_of(home: Path, recording: str) -> Path:
-    """Where a recording's thumbnail is."""
-    return catalogue.folder(home) / f"{recording}.jpg"
-
-
 def stands(home: Path, entry: catalogue.Entry) -> bool:
     """Whether the video is there, as it was catalogued."""
-    try:
-        return sha256_of(home / entry.path) == entry.sha256
-    except OSError:
-        return False
+    return catalogue.holds(home / entry.path, entry.sha256)
+
+
+def make_last(home: Path, entry: catalogue.Entry) -> None:
+    """Put a video and its entry on disk that an earlier life has placed, and may have been killed before it did so."""
+    for file in (home / entry.path, catalogue.folder(home) / f"{entry.recording}.json"):
+        sync_file(file)
+        sync_folder(file.parent)
 
 
 def withdraw(home: Path, entry: catalogue.Entry) -> None:
     """Remove an entry and its thumbnail; the video is replaced, or gone."""
-    if entry.thumbnail is not None:
-        (home / entry.thumbnail).unlink(missing_ok=True)
-        fail_point("encoder.withdraw.thumbnail")
     catalogue.remove(home, entry.recording)
 
 
@@ -166,7 +187,7 @@ def discard(made: Made) -> None:
 def remove_hidden(home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed | None) -> None:
     """Remove what a kill left of earlier attempts beside the places of a recording's video, thumbnail and entry."""
     for parent in (target_of(home, folder, plan, sealed).parent, catalogue.folder(home)):
-        for file in parent.glob(f".{plan.recording}.*"):
+        for file in parent.glob(f".{glob.escape(plan.recording)}.*"):
             file.unlink(missing_ok=True)
             fail_point("encoder.hidden.removed")
 

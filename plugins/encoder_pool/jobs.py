@@ -8,10 +8,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
-from kernel.files import write_whole
+from kernel.files import is_folder, is_name
 from plugins.encoder_pool.ffmpeg import Encoding
 from plugins.recorder.frames import CHUNK_FRAMES
 from plugins.recorder.spool import RecordingPlan
@@ -54,6 +53,12 @@ class Recording:
     """Said."""
     scopes: set[anyio.CancelScope] = field(default_factory=set)
     """Of its jobs that run."""
+
+    def seal(self, sealed: RecordingSealed | None) -> None:
+        """Take the recording's end in, where it has one."""
+        self.sealed = sealed
+        if sealed is not None and sealed.chunks > MOST_CHUNKS:
+            self.failure = Failure(f"its seal speaks of {sealed.chunks} chunks, and {MOST_CHUNKS} are the most", 0)
 
     def due(self) -> Iterator[Job]:
         """The jobs that can be begun now; each is handed out once."""
@@ -117,21 +122,40 @@ class Job:
 
 
 def folder_of(home: Path, recording: str) -> Path:
-    """Where a recording's frames are: its id is the producer's, and four digits."""
+    """Where a recording's frames are: its id is the producer's, and four digits. Raises `ValueError` for no such id."""
+    if not is_id(recording):
+        raise ValueError(f"{recording!r} is no recording's name")
     return home / "spool" / recording.rpartition("-")[0] / recording
 
 
+def is_id(recording: str) -> bool:
+    """Whether a recording can be called so: a producer may be anybody's program, and what it says may be a path."""
+    return is_name(recording) and is_name(recording.rpartition("-")[0])
+
+
 def find(home: Path) -> list[Path]:
-    """The folders of all recordings in the spool."""
-    return sorted(plan.parent for plan in (home / "spool").glob("[!.]*/*/recording.json"))
+    """The folders of all recordings in the spool, also of those whose plan is not there (yet, or any more)."""
+    return [folder for folder in sorted((home / "spool").glob("[!.]*/*/")) if is_own(folder)]
+
+
+def is_own(folder: Path) -> bool:
+    """Whether it is a recording's folder in its producer's, and no link leads out of the spool there."""
+    return is_name(folder.name) and is_name(folder.parent.name) and is_folder(folder.parent) and is_folder(folder)
 
 
 def read_plan(folder: Path) -> RecordingPlan | None:
     """What a recording is to be; None where its folder does not say so any more."""
-    try:
-        return msgspec.json.decode((folder / "recording.json").read_bytes(), type=RecordingPlan)
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+    if not is_own(folder):
         return None
+    try:
+        plan = read_checked(folder / "recording.json", RecordingPlan)
+    except NotAsWritten:
+        return None
+    return plan if plan is not None and plan.recording == folder.name else None
+
+
+MOST_CHUNKS = 100_000
+"""Their files' names have five digits."""
 
 
 def chunk_in(folder: Path, chunk: int) -> Path:
@@ -163,23 +187,24 @@ def attempt_in(folder: Path, name: str) -> Path:
 
 def remove_attempts(folder: Path) -> None:
     """Remove what attempts left. An ffmpeg that outlived its kernel may still be writing: to nobody, then."""
-    for file in folder.glob("attempt-*"):
-        file.unlink(missing_ok=True)
-        fail_point("encoder.attempt.removed")
+    for pattern in ("attempt-*", ".*.tmp"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
+            fail_point("encoder.attempt.removed")
 
 
 def read_encoding(folder: Path) -> Encoding | None:
-    """How the first chunk was encoded, and so all others must be; None where none was."""
+    """How the first chunk was encoded, and so all others must be; None where none was, or nobody knows any more."""
     try:
-        return msgspec.json.decode((folder / "encoding.json").read_bytes(), type=Encoding)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return read_checked(folder / "encoding.json", Encoding)
+    except NotAsWritten:
         return None
 
 
 def write_encoding(folder: Path, encoding: Encoding) -> None:
     """Settle how all chunks of the recording are encoded."""
     fail_point("encoder.encoding.before")
-    write_whole(folder / "encoding.json", msgspec.json.encode(encoding), lasting=False)
+    write_checked(folder / "encoding.json", encoding, lasting=False)
     fail_point("encoder.encoding.after")
 
 
@@ -193,18 +218,25 @@ def remove(home: Path, folder: Path) -> None:
     fail_point("encoder.leave.before")
     try:
         folder.rename(leaving)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     fail_point("encoder.leave.renamed")
-    shutil.rmtree(leaving)
+    _remove_tree(leaving)
     fail_point("encoder.leave.after")
 
 
 def remove_leftovers(home: Path) -> None:
     """Finish the removals that a kill interrupted."""
     for folder in (home / "spool").glob(_leaving(home, "*").name):
-        shutil.rmtree(folder)
+        _remove_tree(folder)
         fail_point("encoder.leftover.removed")
+
+
+def _remove_tree(folder: Path) -> None:
+    if is_folder(folder):
+        shutil.rmtree(folder)
+    else:  # a link: what it leads to is nobody's business
+        folder.unlink()
 
 
 def _leaving(home: Path, name: str) -> Path:

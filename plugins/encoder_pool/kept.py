@@ -21,7 +21,7 @@ MOST_FOLDERS = 1000
 
 def place_for(home: Path, folder: Path, bound_bytes: int) -> str | None:
     """Where `keep` will put a recording's chunks, relative to the home; None where they do not fit into the bound."""
-    size = _size_of(folder)
+    size = _size_of(folder) if jobs.is_own(folder) else 0
     if size == 0 or size > bound_bytes:
         return None
     return catalogue.failed_folder(home, folder.name).relative_to(home).as_posix()

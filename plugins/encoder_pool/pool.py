@@ -18,7 +18,9 @@ import anyio.to_thread
 
 from kernel.fail_points import fail_point
 from kernel.files import NO_SPACE, has_room, wants_space
-from kernel.plugin import Plugin, on
+from kernel.log import last_seq
+from kernel.plugin import Plugin, on, refuse_link
+from kernel.terminal import shown
 from plugins import catalogue
 from plugins.encoder_pool import ffmpeg, handover, jobs, kept
 from plugins.encoder_pool.claims import Claims
@@ -29,6 +31,7 @@ from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment
 from plugins.encoder_pool.names import Names
 from plugins.encoder_pool.options import EncoderPoolOptions
 from plugins.encoder_pool.priority import Priority, lower_this_thread
+from plugins.encoder_pool.told import END, SAID, End, Said, Told, begin, recall, remember
 from plugins.events import (
     ChunkSealed,
     EncoderProbe,
@@ -44,7 +47,7 @@ from plugins.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from anyio.abc import TaskGroup
@@ -53,13 +56,6 @@ if TYPE_CHECKING:
     from plugins.catalogue import Entry
     from plugins.encoder_pool.handover import Made
     from plugins.recorder.spool import RecordingPlan
-
-End = VideoAvailable | VideoFailed | RecordingDiscarded
-END = (VideoAvailable, VideoFailed, RecordingDiscarded)
-"""What is said of a recording last."""
-
-Said = End | RecordingSealed | ChunkSealed | FailedFramesDropped | VideoPruned
-SAID = (*END, RecordingSealed, ChunkSealed, FailedFramesDropped, VideoPruned)
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -97,6 +93,9 @@ class EncoderPool(
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
+        for folder in ("spool", "recordings", "failed"):
+            refuse_link(self.home / folder)
+        self._is_first = await anyio.to_thread.run_sync(begin, self.home)
         self.executable = ffmpeg.find()
         self.jobs = self.options.jobs or spare_cores()
         self._recordings: dict[str, Recording] = {}
@@ -157,7 +156,7 @@ class EncoderPool(
         """A job, unless it has to wait for the seal."""
         await self._found.wait()
         recording = self._known(event.recording)
-        if recording is not None:
+        if recording is not None and 0 <= event.chunk < jobs.MOST_CHUNKS:
             recording.frames[event.chunk] = event.frames
             self._queue(recording)
 
@@ -167,7 +166,7 @@ class EncoderPool(
         await self._found.wait()
         recording = self._known(event.recording)
         if recording is not None:
-            recording.sealed = event
+            recording.seal(event)
             self._queue(recording)
         elif not await self._has_ended(event.recording):
             await self._fail_without_plan(event)
@@ -180,7 +179,9 @@ class EncoderPool(
         if recording is not None:
             self._forget(recording)
         await self.sync()
-        await self._in_thread(jobs.remove, self.home, jobs.folder_of(self.home, event.recording))
+        folder = self._folder(event.recording)
+        if folder is not None:
+            await self._in_thread(jobs.remove, self.home, folder)
 
     @on(VideoPruned)
     async def release_name(self, event: VideoPruned) -> None:
@@ -198,15 +199,7 @@ class EncoderPool(
     async def _find(self) -> None:
         await self._in_thread(jobs.remove_leftovers, self.home)
         folders = {folder.name: folder for folder in await self._in_thread(jobs.find, self.home)}
-        if not folders:
-            return
-        told = Told(folders)
-        # Of a producer that the log does not know, it does not know the recordings either: that of a script which has
-        # just started this kernel, as a rule, and the log may have gigabytes.
-        if any(self.last_nth(folder.parent.name) for folder in folders.values()):
-            said: AsyncIterator[Record[Said]] = self.read(*SAID)
-            async for record in said:
-                told.take(record.event)
+        told = await self._told(folders)
         await self.sync()
         self._frames_dropped = told.frames_dropped
         await self._in_thread(self._withdraw_replaced, told.replaced)
@@ -220,14 +213,47 @@ class EncoderPool(
                     folder,
                     plan,
                     frames=told.chunks[name],
-                    sealed=seal,
                     standing=jobs.standing_in(folder),
                     encoding=jobs.read_encoding(folder),
                     entry=catalogue.read(self.home, name),
                 )
+                recording.seal(seal)
                 self._queue(recording)
             elif seal is not None:
                 await self._fail_without_plan(seal)
+        for sealed in told.lost:
+            await self._end_lost(sealed)
+
+    async def _told(self, folders: dict[str, Path]) -> Told:
+        """What the log says: all of it, where recordings are here that it may know; else from the last start on.
+
+        Of a producer that it does not know, it does not know the recordings either: that of a script which has just
+        started this kernel, as a rule, and the log may have gigabytes.
+        """
+        told, end = Told(folders), await self._in_thread(last_seq, self.home)
+        known = any(self.last_nth(folder.parent.name) for folder in folders.values())
+        if self._is_first and not known:
+            return told
+        after = 0 if known else await self._in_thread(recall, self.home, end)
+        said: AsyncIterator[Record[Said]] = self.read(*SAID, after=after)
+        async for record in said:
+            if jobs.is_id(record.event.recording):
+                told.take_in(record)
+        await self.sync()  # else a power loss may put other events into the places of those that were read
+        await self._in_thread(remember, self.home, told.settled(end))
+        return told
+
+    async def _end_lost(self, sealed: RecordingSealed) -> None:
+        """A recording has no end, and its folder is gone, as a power loss may have it: the spool is not synced."""
+        folder = jobs.folder_of(self.home, sealed.recording)
+        if jobs.read_plan(folder) is not None:  # it has come since, and so has its handler's event
+            return
+        entry = catalogue.read(self.home, sealed.recording)
+        if entry is not None and await self._in_thread(handover.stands, self.home, entry):
+            await self._in_thread(handover.make_last, self.home, entry)
+            await self.publish(catalogue.announcement(entry))
+        else:
+            await self._fail_without_plan(sealed)
 
     def _withdraw_replaced(self, replaced: set[str]) -> None:
         """Remove the entries of videos that were said to be replaced, as a kill kept an earlier life from doing."""
@@ -239,6 +265,8 @@ class EncoderPool(
     def _tidy(self, folder: Path, sealed: RecordingSealed | None) -> RecordingPlan | None:
         """Remove what attempts of an earlier life left, and read what the recording is to be."""
         jobs.remove_attempts(folder)
+        if jobs.read_encoding(folder) is None:  # nobody knows any more what its segments, if any, have in common
+            jobs.remove_segments(folder)
         plan = jobs.read_plan(folder)
         if plan is not None:
             handover.remove_hidden(self.home, folder, plan, sealed)
@@ -267,12 +295,20 @@ class EncoderPool(
     def _known(self, name: str) -> Recording | None:
         """The recording, read from its folder where it is new; None where there is no folder."""
         recording = self._recordings.get(name)
-        if recording is None:
-            folder = jobs.folder_of(self.home, name)
+        folder = self._folder(name) if recording is None else None
+        if folder is not None:
             plan = jobs.read_plan(folder)
             if plan is not None:
                 recording = self._recordings[name] = Recording(folder, plan)
         return recording
+
+    def _folder(self, name: str) -> Path | None:
+        """Where a recording's frames are; None, and a word, where that is the name of none."""
+        try:
+            return jobs.folder_of(self.home, name)
+        except ValueError as error:
+            _say(f"{error}; what was said of it is passed by")
+            return None
 
     async def _has_ended(self, name: str) -> bool:
         said: AsyncIterator[Record[End]] = self.read(*END)
@@ -408,6 +444,7 @@ class EncoderPool(
         elif recording.entry is None:
             recording.end = await self._make(recording, sealed)
         elif await self._in_thread(handover.stands, self.home, recording.entry):
+            await self._in_thread(handover.make_last, self.home, recording.entry)
             recording.end = catalogue.announcement(recording.entry)
             await self.publish(recording.end)
         else:
@@ -422,6 +459,7 @@ class EncoderPool(
 
     async def _make(self, recording: Recording, sealed: RecordingSealed) -> VideoAvailable:
         made = await self._work(make_video, self._order(recording), sealed)
+        await self.sync()  # where a video stands, its seal is in the log
         granted: set[str] = set()
         try:
             while True:
@@ -488,7 +526,9 @@ class EncoderPool(
 
     async def _fail_without_plan(self, sealed: RecordingSealed) -> None:
         """End a recording whose folder does not say any more what it was to be, or is gone."""
-        folder = jobs.folder_of(self.home, sealed.recording)
+        folder = self._folder(sealed.recording)
+        if folder is None:
+            return
         lost = f"{folder / 'recording.json'} is damaged" if folder.exists() else f"{folder} is gone"
         failed = await self._give_up(folder, sealed, Failure(f"{lost}, so nobody knows what the video is to be", 0))
         await self.sync()
@@ -548,33 +588,6 @@ class EncoderPool(
                 said = probe
 
 
-class Told:
-    """What the log says of the recordings in the spool, and of what an earlier life had begun to remove."""
-
-    def __init__(self, folders: Collection[str]) -> None:
-        self.ends: dict[str, End] = {}
-        self.seals: dict[str, RecordingSealed] = {}
-        self.chunks: dict[str, dict[int, int]] = {name: {} for name in folders}
-        self.replaced: set[str] = set()
-        self.frames_dropped: set[str] = set()
-
-    def take(self, event: Said) -> None:
-        recording = event.recording
-        if isinstance(event, FailedFramesDropped):
-            self.frames_dropped.add(recording)
-        elif isinstance(event, VideoPruned):
-            if event.policy == "replaced":
-                self.replaced.add(recording)
-        elif recording not in self.chunks:
-            return
-        elif isinstance(event, ChunkSealed):
-            self.chunks[recording][event.chunk] = event.frames
-        elif isinstance(event, RecordingSealed):
-            self.seals[recording] = event
-        else:
-            self.ends[recording] = event
-
-
 async def _kill_when_cancelled(child: Child) -> None:
     try:
         await anyio.sleep_forever()
@@ -591,3 +604,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"encoder: {shown(line)}\n")

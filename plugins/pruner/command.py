@@ -11,10 +11,12 @@ import anyio
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kernel.config import LogOptions
 from kernel.log import HomeRefused
 from kernel.runtime import Kernel, Outcome, StartRefused
+from kernel.terminal import shown
 from kernel.wiring import Part, last_options
 from plugins import catalogue
 from plugins.pruner.plan import displaced
@@ -103,7 +105,7 @@ def _show(removals: Sequence[Removal]) -> None:
         for removal in removals:
             entry = removal.entry
             columns = (entry.recording, entry.path, str(entry.identity.size_bytes), removal.policy, removal.reason)
-            sys.stdout.write("\t".join(columns) + "\n")
+            sys.stdout.write("\t".join(map(shown, columns)) + "\n")
         return
     table = Table("recording", "episodes", "bytes", "limit", "because", box=None, pad_edge=False)
     for removal in removals:
@@ -111,7 +113,8 @@ def _show(removals: Sequence[Removal]) -> None:
         episodes = f"{entry.first_episode}"
         if entry.last_episode != entry.first_episode:
             episodes += f"-{entry.last_episode}"
-        table.add_row(entry.recording, episodes, str(entry.identity.size_bytes), removal.policy, removal.reason)
+        row = (entry.recording, episodes, str(entry.identity.size_bytes), removal.policy, removal.reason)
+        table.add_row(*(Text(shown(cell)) for cell in row))
     console = Console()
     if removals:
         console.print(table)
@@ -124,4 +127,4 @@ def _complain(line: str) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{shown(line)}\n")

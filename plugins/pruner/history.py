@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
-from kernel.files import clear_up, write_whole
+from kernel.files import clear_up
 from kernel.log import last_seq
 from plugins.events import (
     CaptureHeld,
@@ -96,20 +97,18 @@ class Remembered(msgspec.Struct):
 def recall(home: Path) -> Remembered:
     """What was remembered; nothing where that is of another log than the home has now."""
     try:
-        remembered = _decode((home / NAME).read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
-        return Remembered()
-    return remembered if remembered.up_to <= last_seq(home) else Remembered()
+        remembered = read_checked(home / NAME, Remembered)
+    except NotAsWritten:  # the log says it all again
+        remembered = None
+    return remembered if remembered is not None and remembered.up_to <= last_seq(home) else Remembered()
 
 
 def remember(home: Path, up_to: int, history: History) -> None:
     """Have the next start read on from here: a log of gigabytes takes its time."""
     clear_up(home, NAME)
     fail_point("pruner.remember.before")
-    write_whole(home / NAME, msgspec.json.encode(Remembered(up_to, history)), lasting=False)
+    write_checked(home / NAME, Remembered(up_to, history), lasting=False)
     fail_point("pruner.remember.after")
 
 
 NAME = "pruner.json"
-
-_decode = msgspec.json.Decoder(Remembered).decode

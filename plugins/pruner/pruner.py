@@ -13,13 +13,16 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from kernel.checked import NotAsWritten
 from kernel.event import Event
 from kernel.fail_points import fail_point
 from kernel.log import last_seq
-from kernel.plugin import Options, Plugin, on
+from kernel.plugin import Options, Plugin, on, refuse_link
+from kernel.terminal import shown
 from plugins import catalogue
 from plugins.events import (
     CaptureHeld,
+    FileDamaged,
     PruneIntended,
     RecordingStarted,
     SessionEnded,
@@ -101,7 +104,7 @@ def _passed() -> float:
     return time.monotonic()
 
 
-class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, ReviewDue, VideoPruned]):
+class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIntended, ReviewDue, VideoPruned]):
     """Keeps the home's videos within their limits, and pins and removes those that a user asks for.
 
     A removal is said, synced and only then done, and it is done when the intent comes back through the pruner's own
@@ -111,8 +114,11 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
+        refuse_link(catalogue.folder(self.home))
         self._entries: dict[str, Entry] = {}
         """The finished videos, by recording, without those whose removal is intended."""
+        self._unreadable: set[str] = set()
+        """Recordings whose entries are damaged, which was said."""
         self._leaving: dict[str, Entry] = {}
         """Those whose removal is intended and not yet done."""
         self._emptied: set[str] = set()
@@ -138,6 +144,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         history, end = remembered.history, await anyio.to_thread.run_sync(last_seq, self.home)
         async for record in self.read(*RETAINED, after=remembered.up_to):
             history.note(record.event)
+        await self.sync()  # else a power loss may put other events into the places of those that were read
         with suppress(OSError):  # a full disk must not keep the pruner from its work; the next start reads more
             await anyio.to_thread.run_sync(remember, self.home, end, history)
         return history
@@ -290,10 +297,23 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
 
     async def _review(self) -> None:
         """Read the catalogue, for what came while nobody listened, and try the empty folders again."""
+        for recording in await anyio.to_thread.run_sync(_damaged, self.home):
+            if recording not in self._unreadable:
+                self._unreadable.add(recording)
+                await self._say_damaged(recording)
         for entry in await anyio.to_thread.run_sync(_finished, self.home):
             if entry.recording not in self._entries and entry.recording not in self._leaving:
                 await self._take_in(entry)
         await self._remove_empty_folders()
+
+    async def _say_damaged(self, recording: str) -> None:
+        file = catalogue.folder(self.home) / f"{recording}.json"
+        consequence = (
+            f"{file}: is not what was written into it, so its video is not counted, and stays. Restore it, or run "
+            f"`python -m kernel check-home {self.home}`."
+        )
+        _say(consequence)
+        await self.publish(FileDamaged(file=file.relative_to(self.home).as_posix(), consequence=consequence))
 
     async def _take_in(self, entry: Entry) -> None:
         """Count a video among those that stand, and let its entry say what the log says about its pin."""
@@ -344,10 +364,23 @@ def _finished(home: Path) -> list[Entry]:
     return [entry for entry in catalogue.read_all(home) if entry.recording not in waiting]
 
 
+def _damaged(home: Path) -> list[str]:
+    """The recordings whose entries are not what was written into them."""
+    return [recording for recording in catalogue.recordings(home) if not _is_readable(home, recording)]
+
+
+def _is_readable(home: Path, recording: str) -> bool:
+    try:
+        catalogue.read_or_refuse(home, recording)
+    except NotAsWritten:
+        return False
+    return True
+
+
 def _free_bytes(folders: Iterable[Path]) -> int:
     """The free space of the fullest of the disks that these folders are on."""
     return min(shutil.disk_usage(folder).free for folder in folders if folder.exists())
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"pruner: {line}\n")
+    sys.stderr.write(f"pruner: {shown(line)}\n")

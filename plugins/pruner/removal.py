@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kernel.fail_points import fail_point
-from kernel.files import sync_folder
+from kernel.files import is_name, sync_folder
 from plugins import catalogue
 from plugins.catalogue import FileIdentity
 
@@ -25,30 +25,20 @@ def remove(home: Path, entry: Entry) -> int:
     """
     file = home / entry.path
     freed_bytes = 0
-    if is_still(file, entry.identity):
+    # Outside of the home the content counts, too: somebody else may have written what the entry says of the file.
+    if is_still(file, entry.identity) and (catalogue.is_inside(home, file) or catalogue.holds(file, entry.sha256)):
         fail_point("pruner.video.before")
         file.unlink()
         fail_point("pruner.video.removed")
         sync_folder(file.parent)
         freed_bytes = entry.identity.size_bytes
-    _withdraw(home, entry)
+    catalogue.remove(home, entry.recording)
     return freed_bytes
 
 
 def withdraw(home: Path, recording: str) -> None:
     """Remove the entry and the thumbnail of a video that another has replaced, where they are there."""
-    entry = catalogue.read(home, recording)
-    if entry is not None:
-        _withdraw(home, entry)
-
-
-def _withdraw(home: Path, entry: Entry) -> None:
-    if entry.thumbnail is not None:
-        thumbnail = home / entry.thumbnail
-        if thumbnail.is_file() and not thumbnail.is_symlink():
-            thumbnail.unlink()
-            fail_point("pruner.thumbnail.removed")
-    catalogue.remove(home, entry.recording)
+    catalogue.remove(home, recording)
 
 
 def is_still(file: Path, identity: FileIdentity) -> bool:
@@ -63,6 +53,8 @@ def is_still(file: Path, identity: FileIdentity) -> bool:
 
 def remove_empty_folder(home: Path, session: str) -> bool:
     """Remove a session's video folder where it is empty; False where that has to wait, as a video may yet come."""
+    if not is_name(session):
+        return True
     if any(producer.name.startswith(f"{session}-") for producer in (home / "spool").glob("*")):
         return False
     with suppress(OSError):  # it is gone, holds something, or is a link

@@ -18,7 +18,7 @@ import numpy as np
 from lz4.block import LZ4BlockError, compress, decompress
 
 from kernel.fail_points import fail_point
-from kernel.files import sync_folder, write_all
+from kernel.files import open_regular, sync_folder, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 CHUNK_FRAMES = 512
+LZ4_RATIO = 256
+"""No LZ4 block holds more bytes than its own times so many."""
 MAGIC = b"SRCHUNK1"
 FRAME, REPEAT, HEADER, END = 0, 1, 254, 255
 """Kinds of records: an LZ4 block of the raw bytes, the frame before once more (without payload), a msgpack
@@ -231,7 +233,7 @@ class ChunkReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("rb")
+        self._file = open_regular(path)
         try:
             self.header = _read_header(self._file)
         except ChunkDamaged:
@@ -259,9 +261,11 @@ class ChunkReader:
                     raise _damaged(self._file, offset, "something follows its end")
                 return
             if kind == FRAME:
+                if raw_bytes > LZ4_RATIO * len(payload):  # said before so much memory is asked for
+                    raise _damaged(self._file, offset, f"a frame of {raw_bytes} bytes cannot come of {len(payload)}")
                 try:
                     raw = decompress(payload, uncompressed_size=raw_bytes)
-                except LZ4BlockError as error:
+                except (LZ4BlockError, ValueError, OverflowError) as error:
                     raise _damaged(self._file, offset, f"a frame cannot be decompressed ({error})") from None
                 if len(raw) != raw_bytes:
                     raise _damaged(self._file, offset, f"a frame has {len(raw)} bytes and not {raw_bytes}")
@@ -291,7 +295,7 @@ def to_rgb(raw: bytes, header: ChunkHeader) -> bytes | memoryview:
 
 def count_frames(chunk: Path) -> int:
     """How many frames a sealed chunk holds, read from its end. Raises `ChunkDamaged` where it has none."""
-    with chunk.open("rb") as file:
+    with open_regular(chunk) as file:
         offset = max(0, file.seek(0, os.SEEK_END) - _END_BYTES)
         file.seek(offset)
         for _, kind, payload in _records(file):
@@ -300,18 +304,55 @@ def count_frames(chunk: Path) -> int:
         raise _damaged(file, offset, "it has no end; it was not sealed")
 
 
+def count_whole_frames(chunk: Path) -> int:
+    """How many frames stand in a chunk before its end, or before what is damaged in it."""
+    frames = 0
+    with open_regular(chunk) as file, suppress(ChunkDamaged):
+        _read_header(file)
+        for _, kind, _ in _records(file):
+            if kind not in (FRAME, REPEAT):
+                break
+            frames += 1
+    return frames
+
+
+def is_torn_only(part: Path) -> bool:
+    """Whether nothing but the end of a part is missing: no whole frame stands behind what is damaged in it."""
+    with open_regular(part) as file:
+        good = 0
+        try:
+            _read_header(file)
+            good = file.tell()
+            for _ in _records(file):
+                good = file.tell()
+        except ChunkDamaged:
+            file.seek(good)
+            return not _any_frame(file.read())
+    return True
+
+
+def _any_frame(content: bytes) -> bool:
+    for start in range(1, len(content) - _RECORD.size):
+        if content[start + _RECORD.size - 1] == FRAME:
+            length, checksum, _ = _RECORD.unpack_from(content, start)
+            payload = content[start + _RECORD.size : start + _RECORD.size + length] if length < len(content) else b""
+            if 0 < length == len(payload) and crc32(payload) == checksum:
+                return True
+    return False
+
+
 def seal_part(part: Path) -> int:
     """Make a chunk of what a dead producer left: cut the torn tail, add the end, and rename it into place, to last.
 
     Returns its number of frames. A part without a whole frame is removed, and 0 returned.
     """
     frames = 0
-    with part.open("rb+") as file:
+    with open_regular(part, "rb+") as file:
         try:
             _read_header(file)
             good = file.tell()
             for _, kind, _ in _records(file):
-                if kind == END:
+                if kind not in (FRAME, REPEAT):
                     break
                 good = file.tell()
                 frames += 1
@@ -341,7 +382,7 @@ def _read_header(file: BinaryIO) -> ChunkHeader:
         raise _damaged(file, 0, "it does not begin as a chunk does")
     for _, kind, payload in _records(file):
         if kind == HEADER:
-            with suppress(msgspec.DecodeError):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 header = _header.decode(payload)
                 if header.width > 0 and header.height > 0 and header.channels in (1, 3, 4):
                     return header

@@ -192,7 +192,7 @@ def folders(home: Path) -> list[Path]:
 
 def start(home: Path) -> Answer:
     """Start a recorder process, which is nobody's child, and wait for its answer."""
-    log = os.open(home / "recorder.log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = os.open(home / "recorder.log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         if os.fstat(log).st_size > LOG_BYTES:
             os.ftruncate(log, 0)

@@ -13,6 +13,7 @@ A folder whose lock is free and whose file has no outcome is that of an owner wh
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
-from kernel.files import FileLock, acquire, holder, write_whole
+from kernel.files import FileLock, acquire, holder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +48,8 @@ def sessions_folder(home: Path) -> Path:
 def read_owner(folder: Path) -> OwnerFile | None:
     """What a session's folder says of its owner; None where it does not say so (yet)."""
     try:
-        return _decode((folder / "owner.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+        return read_checked(folder / "owner.json", OwnerFile)
+    except (OSError, NotAsWritten):
         return None
 
 
@@ -66,7 +68,7 @@ class Session:
             return
         self._owner = msgspec.structs.replace(self._owner, outcome=outcome)
         fail_point("session.end.before")
-        write_whole(self.folder / "owner.json", msgspec.json.encode(self._owner), lasting=True)
+        write_checked(self.folder / "owner.json", self._owner, lasting=True)
         fail_point("session.end.after")
         self._lock.release()
 
@@ -94,7 +96,7 @@ def _build(home: Path, session: str, kind: Literal["runner", "script"]) -> Sessi
         raise FileExistsError(f"{building}/lock is held by another process, which begins the session {session}, too")
     owner = OwnerFile(session=session, pid=os.getpid(), kind=kind)
     try:
-        write_whole(building / "owner.json", msgspec.json.encode(owner), lasting=True)
+        write_checked(building / "owner.json", owner, lasting=True)
         fail_point("session.begin.before")
         building.rename(folder)  # from here on it is seen, and seen as locked
         fail_point("session.begin.after")
@@ -131,7 +133,8 @@ def join_session(home: Path, root: str) -> tuple[str, Session | None]:
 def claim_worker(home: Path, session: str) -> int:
     """An index in the session that no other environment of it has."""
     folder = sessions_folder(home) / session
-    taken = [int(path.name.removeprefix("worker-")) for path in folder.glob("worker-*")]
+    names = [path.name.removeprefix("worker-") for path in folder.glob("worker-*")]
+    taken = [int(name) for name in names if re.fullmatch("[0-9]{4,9}", name)]
     for index in count(max(taken, default=-1) + 1):
         try:
             (folder / f"worker-{index:04d}").touch(exist_ok=False)
@@ -177,5 +180,3 @@ JOIN_SECONDS = 5.0
 """How long a sibling may take to begin the session."""
 
 MARK_SECONDS = 60 * 86_400.0
-
-_decode = msgspec.json.Decoder(OwnerFile).decode

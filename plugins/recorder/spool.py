@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import re
 import secrets
 import shutil
 import string
@@ -32,8 +33,9 @@ from zlib import crc32
 
 import msgspec
 
+from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
-from kernel.files import FileLock, acquire, sync_folder, write_all, write_whole
+from kernel.files import FileLock, acquire, is_folder, open_regular, sync_folder, write_all
 from plugins.events import CaptureSettings, Keep, Probe, StepTimes
 from plugins.recorder.frames import ChunkHeader, ChunkWriter, GrowingFile
 
@@ -95,6 +97,21 @@ class ProducerFile(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     started: float
     """Unix time in seconds."""
+    lock: tuple[int, int] = (0, 0)
+    """Inode and time of change (in nanoseconds) of the lock file, which no copy of the folder has: see `made_here`."""
+
+
+def made_here(folder: Path) -> bool:
+    """Whether the producer whose folder this is ran on this file system, and its folder was not brought here.
+
+    Nobody can choose a file's time of change, so what came with an archive does not have the one that was noted.
+    """
+    try:
+        about = read_checked(folder / "producer.json", ProducerFile)
+        status = (folder / "lock").lstat()
+    except (OSError, NotAsWritten):
+        return False
+    return is_folder(folder) and about is not None and about.lock == (status.st_ino, status.st_ctime_ns)
 
 
 def spool_folder(home: Path) -> Path:
@@ -137,13 +154,13 @@ class Batches(NamedTuple):
 
     whole: list[Batch]
     rest: Literal["", "incomplete", "damaged"]
-    """What follows the last whole batch: nothing; one that is cut off, or still being written; one that is all there
-    and does not match its checksum."""
+    """What follows the last whole batch: nothing; one that is cut off, or still being written; bytes that are no batch,
+    with a whole batch somewhere behind them."""
 
 
 def event_files(folder: Path) -> list[Path]:
     """The event files of a producer's folder, the oldest first."""
-    return sorted(folder.glob("events-*.bin"))
+    return sorted(path for path in folder.glob("events-*.bin") if _EVENT_FILE.fullmatch(path.name))
 
 
 def event_file(folder: Path, number: int) -> Path:
@@ -152,28 +169,52 @@ def event_file(folder: Path, number: int) -> Path:
 
 
 def read_batches(path: Path, offset: int = 0) -> Batches:
-    """The whole batches from the offset on, and how the rest looks; what to do about a rest is the caller's choice."""
-    with path.open("rb") as file:
+    """The whole batches from the offset on, and how the rest looks; what to do about a rest is the caller's choice.
+
+    At most `BATCH_BYTES` at once; where that is not all, the last batch of it counts as incomplete.
+    """
+    with open_regular(path) as file:
         file.seek(offset)
-        content = file.read()
+        content = file.read(BATCH_BYTES)
+        more = len(content) == BATCH_BYTES
     whole: list[Batch] = []
     at = 0
     while len(content) - at >= _BATCH.size:
-        length, checksum = _BATCH.unpack_from(content, at)
-        end = at + _BATCH.size + length
-        if end > len(content):
-            return Batches(whole, "incomplete")
-        body = content[at + _BATCH.size : end]
-        if length < _NTH.size or crc32(body) != checksum:
-            return Batches(whole, "damaged")
-        at = end
-        whole.append(Batch(_NTH.unpack_from(body)[0], body[_NTH.size :], offset + end))
-    return Batches(whole, "incomplete" if at < len(content) else "")
+        batch = _batch_at(content, at)
+        if batch is None:
+            break
+        at = batch.end_offset
+        whole.append(batch._replace(end_offset=offset + at))
+    if at == len(content):
+        return Batches(whole, "")
+    if more:
+        return Batches(whole, "incomplete" if whole else "damaged")
+    return Batches(whole, "damaged" if _any_batch(content, at) else "incomplete")
+
+
+def _batch_at(content: bytes, at: int) -> Batch | None:
+    """The batch that begins there; None where none does that is whole."""
+    length, checksum = _BATCH.unpack_from(content, at)
+    end = at + _BATCH.size + length
+    if end > len(content) or length < _NTH.size:
+        return None
+    body = content[at + _BATCH.size : end]
+    return Batch(_NTH.unpack_from(body)[0], body[_NTH.size :], end) if crc32(body) == checksum else None
+
+
+def _any_batch(content: bytes, after: int) -> bool:
+    """Whether a whole batch begins somewhere behind this place: then what stands there was not torn off an end."""
+    mark = after
+    while (mark := content.find(_NTH_END, mark + 1)) >= 0:
+        start = mark + len(_NTH_END) - 1 - _NTH.size - _BATCH.size
+        if start > after and _batch_at(content, start) is not None:
+            return True
+    return False
 
 
 def append_batch(path: Path, first_nth: int, events: Sequence[Event]) -> None:
     """Append a batch to a dead producer's event file, which must end with a whole one; it lasts when this returns."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         fail_point("spool.append.created")
         write_all(descriptor, pack_batch(first_nth, [encode(event) for event in events]))
@@ -193,8 +234,13 @@ def pack_batch(first_nth: int, packed: Sequence[bytes]) -> bytes:
 encode = msgspec.msgpack.Encoder().encode
 """An event as the bytes that `say_packed` takes."""
 
+BATCH_BYTES = 256 * 1024 * 1024
+"""Longer than any batch: about a megabyte, or one event, of which none in memory is as large."""
+_EVENT_FILE = re.compile(r"events-\d{6,9}\.bin")
 _BATCH = struct.Struct("<II")
 _NTH = struct.Struct("<Q")
+_NTH_END = b"\0\0\0\xdd"
+"""How the count of a batch's first event ends, as long as it has less than 13 digits, and its array begins."""
 _ARRAY = struct.Struct(">BI")  # msgpack's array32
 
 
@@ -458,12 +504,9 @@ def _added(first: Meter, second: Meter) -> Meter:
 
 def _read_control(path: Path) -> Control | None:
     try:
-        return _control.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None  # what cannot be read changes nothing
-
-
-_control = msgspec.json.Decoder(Control)
+        return read_checked(path, Control)
+    except (OSError, NotAsWritten):
+        return None  # what cannot be read changes nothing; the collector finds it, and says so
 
 
 # The writer thread -------------------------------------------------------------------------------------------------
@@ -579,7 +622,7 @@ class Writer:
         if not film.folder_made:
             folder.mkdir(exist_ok=True)
             fail_point("spool.recording.made")
-            write_whole(folder / "recording.json", msgspec.json.encode(film.plan), lasting=False)
+            write_checked(folder / "recording.json", film.plan, lasting=False)
             fail_point("spool.recording.planned")
             film.folder_made = True
         if film.writer is None:
@@ -752,8 +795,7 @@ def _build_folder(outbox: Outbox) -> FileLock:
     if lock is None:
         raise BlockingIOError(f"{building}/lock is held by a kernel that starts")
     try:
-        about = ProducerFile(producer=outbox.producer, session=outbox.session, pid=os.getpid(), started=time.time())
-        write_whole(building / "producer.json", msgspec.json.encode(about), lasting=False)
+        write_producer_file(building, outbox.producer, outbox.session)
         fail_point("spool.folder.before")
         building.rename(outbox.folder)
         fail_point("spool.folder.after")
@@ -763,6 +805,19 @@ def _build_folder(outbox: Outbox) -> FileLock:
         raise
     lock.moved(outbox.folder / "lock")
     return lock
+
+
+def write_producer_file(folder: Path, producer: str, session: str) -> None:
+    """Say whose folder this is. Its lock file is there, and not changed any more."""
+    status = (folder / "lock").lstat()
+    about = ProducerFile(
+        producer=producer,
+        session=session,
+        pid=os.getpid(),
+        started=time.time(),
+        lock=(status.st_ino, status.st_ctime_ns),
+    )
+    write_checked(folder / "producer.json", about, lasting=False)
 
 
 def _up_to(items: list[bytes], size_bytes: int) -> int:

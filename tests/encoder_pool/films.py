@@ -14,7 +14,7 @@ import numpy as np
 from kernel.files import write_whole
 from plugins.events import ChunkSealed, Keep, RecordingSealed
 from plugins.recorder.frames import CHUNK_FRAMES, ChunkWriter, layout_of, pack
-from plugins.recorder.spool import RecordingPlan
+from plugins.recorder.spool import RecordingPlan, write_producer_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +60,9 @@ def film(
     recording = f"{PRODUCER}-{number:04}"
     folder = home / "spool" / PRODUCER / recording
     folder.mkdir(parents=True)
+    if path is not None:  # outside of the home, only a producer that ran here may choose it
+        (folder.parent / "lock").touch()
+        write_producer_file(folder.parent, PRODUCER, SESSION)
     plan = RecordingPlan(
         recording=recording,
         session=SESSION,

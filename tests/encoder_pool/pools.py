@@ -75,7 +75,7 @@ def qualities(video: Path) -> set[str]:
 
 def files_of(folder: Path) -> set[Path]:
     """All files, hidden ones too, but what the kernel keeps for itself."""
-    own = (folder / "log", folder / "lock", folder / "home.json")
+    own = [folder / name for name in ("log", "lock", "home.json", "encoder.json")]
     files = (file for file in folder.rglob("*") if file.is_file())
     return {file for file in files if not any(file.is_relative_to(each) for each in own)}
 

@@ -177,8 +177,8 @@ async def test_what_killed_attempts_left_is_removed(home: Path) -> None:
 
 
 async def test_what_a_kill_left_beside_a_video_that_was_named_at_its_end_is_removed(home: Path, tmp_path: Path) -> None:
-    one = film(home, 20)
     video = tmp_path / "mine" / "step-0-to-step-200.mp4"
+    one = film(home, 20, path=str(video.with_name("another.mp4")))
     await log(home, *one.chunks, msgspec.structs.replace(one.sealed, path=str(video)))
     video.parent.mkdir()
     video.with_name(f".{one.recording}.0123456789ab.tmp").write_bytes(b"half")

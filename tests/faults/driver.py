@@ -16,7 +16,7 @@ import msgspec
 
 from kernel import fail_points
 from kernel.files import clear_up
-from kernel.log import salvage
+from kernel.salvage import salvage
 from plugins.recorder import process
 from tests.faults.lives import Recorded, Said, Served, record, say, serve
 
