@@ -1,0 +1,1 @@
+"""The viewer: a web page for people who look at agents."""

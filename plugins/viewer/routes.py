@@ -1,0 +1,269 @@
+"""The routes: every URL of the viewer, and what answers there. docs/viewer.md describes them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from kernel.files import holder
+from plugins.viewer import episodes, export, sessions, steps
+from plugins.viewer.answers import Wrong, answer, error, packed, whole_number
+from plugins.viewer.files import FILE_TYPES, OpenFile, attachment, open_file
+from plugins.viewer.ids import EpisodeId, episode_id
+from plugins.viewer.page_files import PageFiles, plotly_version
+from plugins.viewer.steps import Library
+from plugins.viewer.tables import NoTables, Tables
+from plugins.viewer.videos import Place, hash_of, video_row
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from plugins.viewer.settings import Settings
+
+IMMUTABLE = "private, max-age=31536000, immutable"
+
+
+class Site:
+    """One home, as it is shown."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = Path(settings.home)
+        self.folders = [Path(folder) for folder in settings.folders]
+        self.tables = Tables(self.home / settings.database)
+        self.library = Library()
+        self.files = PageFiles()
+
+    def app(self) -> Starlette:
+        """The application, without the gate in front of it."""
+        pages = ("/", "/live", "/episodes", "/episodes/{id}", "/compare", "/system")
+        return Starlette(
+            routes=[
+                *(Route(page, self.files.index) for page in pages),
+                Route("/page/{name:path}", self.files.file),
+                Route("/vendor/plotly.min.js", self.files.plotly),
+                Route("/api/about", self.about),
+                Route("/api/sessions", self.sessions),
+                Route("/api/progress", self.progress),
+                Route("/api/pairs", self.pairs),
+                Route("/api/episodes", self.episodes),
+                Route("/api/episodes/marks", self.marks),
+                Route("/api/episodes/{id}", self.episode),
+                Route("/api/episodes/{id}/series", self.series),
+                Route("/api/episodes/{id}/steps", self.steps),
+                Route("/api/episodes/{id}/steps.csv", self.steps_csv),
+                Route("/api/episodes/{id}/steps.json", self.steps_json),
+                Route("/api/episodes/{id}/rows", self.rows),
+                Route("/api/videos/{id}/file", self.video),
+                Route("/api/thumbnails/{name}", self.thumbnail),
+            ],
+            exception_handlers={Wrong: _wrong, HTTPException: _not_here, Exception: _broken},
+        )
+
+    # What there is -----------------------------------------------------------------------------------------------------
+
+    async def about(self, request: Request) -> Response:
+        try:
+            seq, database = await self.tables.ask(_cursor), "ready"
+        except NoTables as none:
+            seq, database = 0, "missing" if none.status == 404 else "unreadable"
+        return await answer(
+            request,
+            {
+                "home": await anyio.to_thread.run_sync(_home_id, self.home),
+                "name": self.home.name,
+                "version": importlib.metadata.version("stepreel"),
+                "writable": os.access(self.home, os.W_OK | os.X_OK),
+                "kernel": "running" if self.kernel_runs else "none",
+                "database": database,
+                "seq": seq,
+                "time": time.time(),
+                "by": "viewer",
+                "frame_cache": self.settings.frame_cache,
+                "plotly": plotly_version(),
+            },
+        )
+
+    async def sessions(self, request: Request) -> Response:
+        try:
+            found = await self.tables.ask(sessions.all_sessions, self.home, ())
+        except NoTables:
+            found = []
+        return await answer(request, {"sessions": found})
+
+    async def progress(self, request: Request) -> Response:
+        points = whole_number(request, "points", 20_000, least=2, most=200_000)
+        try:
+            found = await self.tables.ask(sessions.progress, request.query_params.getlist("session"), points)
+        except NoTables:
+            found = []
+        return await answer(request, {"sessions": found})
+
+    async def pairs(self, request: Request) -> Response:
+        one, other = request.query_params.get("a", ""), request.query_params.get("b", "")
+        return await answer(request, {"pairs": await self.tables.ask(sessions.pairs, one, other)})
+
+    async def episodes(self, request: Request) -> Response:
+        wish = episodes.wish_of(request)
+        try:
+            found = await self.tables.ask(episodes.window, self.place, request, wish)
+        except NoTables:
+            columns: dict[str, list[Any]] = {name: [] for name in episodes.SHOWN}
+            found = {"total": 0, "newer": 0, "as_of": time.time(), "offset": 0, "columns": columns}
+        return await answer(request, found)
+
+    async def marks(self, request: Request) -> Response:
+        return await answer(request, await self.tables.ask(episodes.marks, episodes.wish_of(request)))
+
+    async def episode(self, request: Request) -> Response:
+        return await answer(request, await self.tables.ask(episodes.one, self.place, _episode(request)))
+
+    # Steps -------------------------------------------------------------------------------------------------------------
+
+    async def series(self, request: Request) -> Response:
+        episode = _episode(request)
+        found = await self.tables.ask(lambda connection: steps.described(self.library, connection, episode))
+        return await answer(request, found)
+
+    async def steps(self, request: Request) -> Response:
+        episode = _episode(request)
+        names = [name for name in request.query_params.get("columns", "step,frame,reward").split(",") if name]
+        wanted = steps.Wanted(
+            names=names,
+            first=whole_number(request, "from", 0),
+            last=whole_number(request, "to", 2**53),
+            points=whole_number(request, "points", 0, most=1_000_000),
+        )
+        found = await self.tables.ask(lambda connection: steps.packed(self.library, connection, episode, wanted))
+        return await packed(request, found, "application/octet-stream")
+
+    async def rows(self, request: Request) -> Response:
+        episode = _episode(request)
+        first, limit = whole_number(request, "from", 0), whole_number(request, "limit", 200, most=1000)
+
+        found = await self.tables.ask(
+            lambda connection: {
+                "total": steps.count(connection, episode),
+                "rows": steps.rows(connection, episode, first, 2**62, limit),
+            }
+        )
+        return await answer(request, found)
+
+    async def steps_csv(self, request: Request) -> Response:
+        episode = _episode(request)
+        await self.tables.ask(steps.count, episode)
+        return StreamingResponse(
+            export.as_csv(self.tables, self.library, episode),
+            media_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": attachment(f"{_name(episode)}.csv")},
+        )
+
+    async def steps_json(self, request: Request) -> Response:
+        episode = _episode(request)
+        await self.tables.ask(steps.count, episode)
+        return StreamingResponse(
+            export.as_json(self.tables, episode),
+            media_type="application/json",
+            headers={"Content-Disposition": attachment(f"{_name(episode)}.json")},
+        )
+
+    # Files -------------------------------------------------------------------------------------------------------------
+
+    async def video(self, request: Request) -> Response:
+        row = await self.tables.ask(video_row, _number(request.path_params["id"]))
+        if row is None or row["state"] != "available":
+            raise Wrong(404, "there is no such video, or it does not stand any more")
+        headers = {}
+        if request.query_params.get("download"):
+            headers["Content-Disposition"] = attachment(f"{row['session']}-{Path(str(row['path'])).name}")
+        return await self._file(request, str(row["path"]), ".mp4", headers)
+
+    async def thumbnail(self, request: Request) -> Response:
+        row = await self._hashed(request.path_params["name"])
+        if not row["thumbnail"]:
+            raise Wrong(404, "this video has no thumbnail")
+        return await self._file(request, str(row["thumbnail"]), ".jpg", {"Cache-Control": IMMUTABLE})
+
+    async def _hashed(self, name: str) -> dict[str, Any]:
+        """The video that `<id>-<hash>.jpg` names; with another hash there is none."""
+        number, dash, rest = name.removesuffix(".jpg").partition("-")
+        row = await self.tables.ask(video_row, _number(number)) if dash and name.endswith(".jpg") else None
+        if row is None or row["state"] != "available" or not rest or rest != hash_of(row):
+            raise Wrong(404, "there is no such picture")
+        return row
+
+    async def _file(self, request: Request, path: str, suffix: str, headers: dict[str, str]) -> Response:
+        descriptor = await anyio.to_thread.run_sync(open_file, self.home, self.folders, path, suffix)
+        return OpenFile(descriptor, request, FILE_TYPES[suffix], headers)
+
+    # Around it ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def kernel_runs(self) -> bool:
+        """Whether a kernel, or a recorder process, is at work on the home."""
+        try:
+            return holder(self.home / "lock") is not None
+        except OSError:
+            return False
+
+    @property
+    def place(self) -> Place:
+        """What the words about videos depend on."""
+        return Place(self.home, self.folders, self.kernel_runs)
+
+
+def _episode(request: Request) -> EpisodeId:
+    found = episode_id(request.path_params["id"])
+    if found is None:
+        raise Wrong(404, "this is no episode's id")
+    return found
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise Wrong(404, "this is no video's id")
+    return int(text)
+
+
+def _name(episode: EpisodeId) -> str:
+    return f"{episode.session}-worker-{episode.worker}-episode-{episode.episode}-{episode.agent}"
+
+
+def _cursor(connection: Any) -> int:
+    (seq,) = connection.execute("SELECT max(seq) FROM cursor").fetchone()
+    return int(seq or 0)
+
+
+class _Home(msgspec.Struct):
+    id: str
+
+
+def _home_id(home: Path) -> str:
+    try:
+        return msgspec.json.decode((home / "home.json").read_bytes(), type=_Home).id
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _wrong(_request: Request, wrong: Exception) -> Response:
+    assert isinstance(wrong, Wrong)
+    return error(wrong.status, wrong.sentence)
+
+
+def _not_here(_request: Request, failure: Exception) -> Response:
+    assert isinstance(failure, HTTPException)
+    return error(failure.status_code, failure.detail)
+
+
+def _broken(_request: Request, failure: Exception) -> Response:
+    return error(500, f"{type(failure).__name__}: {failure}")
