@@ -418,7 +418,14 @@ class SessionAsked(Event):
 
     session: str
     action: Literal["pause", "resume", "stop", "watch", "unwatch"]
+    """Whoever watches says `watch` again before its `seconds` are over; `unwatch` ends that of the same `by`."""
     by: str = ""
+    workers: list[int] = []
+    """With `watch`: which of them; empty: all."""
+    fps: float = 10.0
+    """With `watch`: pictures a second, up to 10."""
+    seconds: float = 20.0
+    """With `watch`: for how long, up to 60."""
 
 
 # Trouble ---------------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from plugins.collector.sessions import (
     session_folders,
     session_of,
 )
-from plugins.events import CaptureAsked, CaptureHeld, ProducerSetAside, SessionEnded
+from plugins.events import CaptureAsked, CaptureHeld, ProducerSetAside, SessionAsked, SessionEnded
+from plugins.recorder.live import Watching
 from plugins.recorder.sessions import clear_marks, sessions_folder
 from plugins.recorder.spool import Control, spool_folder
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 BUILDING_SECONDS = 60.0
 """A folder under a temporary name that is older, and that nobody has locked, is a dead builder's."""
+
+
+LONGEST_WATCH_SECONDS = 60.0
+"""Who watches has to say so again within this time."""
 
 
 class CollectorOptions(Options):
@@ -95,10 +100,12 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         dead = sum(folder.adopted for folder in self._unfinished())
         return f"the events of {dead} ended producers" if dead else ""
 
-    @on_batch(CaptureAsked, CaptureHeld, size=1, within=0.0)
-    async def tell_producers(self, records: list[Record[CaptureAsked | CaptureHeld]]) -> None:
+    @on_batch(CaptureAsked, CaptureHeld, SessionAsked, size=1, within=0.0)
+    async def tell_producers(self, records: list[Record[CaptureAsked | CaptureHeld | SessionAsked]]) -> None:
         """Hand on what users ask for: to the producers that run, and to later ones by `capture.json`."""
         (record,) = records
+        if isinstance(record.event, SessionAsked) and record.event.action not in ("watch", "unwatch"):
+            return  # the runner's to do
         await anyio.to_thread.run_sync(self._write_controls, record)
 
     async def _turn_once(self, silent_seconds: float) -> bool:
@@ -219,8 +226,8 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         if control.held:
             _write_control(common, msgspec.structs.replace(control, held=False))
 
-    def _write_controls(self, record: Record[CaptureAsked | CaptureHeld]) -> None:
-        session = record.event.session if isinstance(record.event, CaptureAsked) else None
+    def _write_controls(self, record: Record[CaptureAsked | CaptureHeld | SessionAsked]) -> None:
+        session = None if isinstance(record.event, CaptureHeld) else record.event.session
         common = self.home / "capture.json"
         if session is None:
             _write_control(common, _applied(_read_control(common), record))
@@ -240,7 +247,7 @@ def _clear_up(*folders: Path) -> None:
             lock.release()
 
 
-def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld]) -> Control:
+def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld | SessionAsked]) -> Control:
     """The control with one more event taken in; the same where it has been taken in before."""
     match record.event:
         case CaptureHeld(held=held):
@@ -249,7 +256,18 @@ def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld]) -> Co
             return msgspec.structs.replace(control, once=max(control.once, record.seq))
         case CaptureAsked(settings=settings) if record.seq > control.asked:
             return msgspec.structs.replace(control, settings=settings, asked=record.seq)
+        case SessionAsked() as asked:
+            return msgspec.structs.replace(control, watching=_watching(control, asked, record.time.timestamp()))
     return control
+
+
+def _watching(control: Control, asked: SessionAsked, now: float) -> dict[str, Watching]:
+    """Who watches now, without those whose time is over."""
+    watching = {by: each for by, each in control.watching.items() if each.until > now and by != asked.by}
+    if asked.action == "watch":
+        seconds = min(asked.seconds, LONGEST_WATCH_SECONDS)
+        watching[asked.by] = Watching(until=now + seconds, fps=asked.fps, workers=asked.workers)
+    return watching
 
 
 def _read_control(path: Path) -> Control:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from plugins.events import Keep, VideoAvailable
     from plugins.recorder.camera import Camera
     from plugins.recorder.tape import Shown
+    from plugins.recorder.telemetry import Telemetry
 
 
 class RecordVideo(  # upstream's bases and their order, behind what all of our wrappers have in common
@@ -145,6 +146,8 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         """Its results are vectors of many environments: no reward, and no end of an episode."""
         self._batch: Batch | None = None
         """Their telemetry, where it is asked for."""
+        self._outbox: Any = None
+        """Where to look whether somebody watches, while `_untold` counts."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -160,7 +163,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
     def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
         """Step the environment, and record the step where it is to be."""
         tally = self._untold
-        if tally is None:
+        if tally is None or self._outbox.watched is not None:
             return self._told_step(action)  # type: ignore[no-any-return] # as the environment has it
         # Nothing to tell and nothing to show: 0.3 µs beside the environment's own step.
         result = self.env.step(action)
@@ -209,6 +212,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
 
     def _record(self, camera: Camera, action: Any, result: Any, seconds: float) -> None:
         observation, reward, terminated, truncated, info = result
+        self._untold = None
         telemetry = camera.telemetry
         tape = camera.tape
         films = camera.goes_on()
@@ -222,6 +226,8 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             self._capture_frame()
             clock = camera.line.meter.captured
             whole += perf_counter() - entered
+        elif telemetry.watched and not fresh:
+            whole += self._show_live(telemetry)
         if fresh and self._resets_itself:
             camera.show_reset()  # this step was the reset
         elif self._batch is not None:
@@ -245,6 +251,22 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             self._stop_at_length()
         elif self.step_trigger is None and not self._batched:
             self._untold = telemetry.untold()
+            self._outbox = telemetry.outbox
+
+    def _show_live(self, telemetry: Telemetry) -> float:
+        """Render a picture for those alone who watch; how long that took."""
+        if self.env.render_mode != "rgb_array":
+            return 0.0  # to ask for a list of pictures would take them from the user
+        began = perf_counter()
+        try:
+            picture = self.env.render()
+        except Exception:  # noqa: BLE001 - who steps did not ask for this picture
+            telemetry.window = None
+            return perf_counter() - began
+        seconds = perf_counter() - began
+        if telemetry.window is not None:
+            telemetry.window.offer(picture, seconds)
+        return seconds
 
     def _end_untold(self, info: Any, terminated: Any) -> None:
         camera = self._camera
@@ -311,7 +333,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         self._episode = batch.numbers[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_batch": None}
+        return {**super().__getstate__(), "_batch": None, "_outbox": None, "_untold": None}
 
     def _render(self) -> Any:
         return self.env.render()
