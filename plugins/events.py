@@ -354,6 +354,16 @@ class VideoDeleteAsked(Event):
     by: str = ""
 
 
+class RetentionAsked(Event):
+    """A user wants other limits for the home's videos than are configured; null leaves one as it is configured."""
+
+    max_videos_per_session: int | None = None
+    max_bytes: int | None = None
+    max_age_days: float | None = None
+    evict: Literal["oldest", "thin"] | None = None
+    by: str = ""
+
+
 class PruneIntended(Event):
     """A video is about to be removed."""
 

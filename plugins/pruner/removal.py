@@ -53,8 +53,3 @@ def remove_empty_folder(home: Path, session: str) -> bool:
     with suppress(OSError):  # it is gone, holds something, or is a link
         (home / "videos" / session).rmdir()
     return True
-
-
-def unfinished(home: Path) -> frozenset[str]:
-    """Recordings whose frames are still in the spool: their videos may not have been announced yet."""
-    return frozenset(folder.name for folder in (home / "spool").glob("[!.]*/*/"))

@@ -138,7 +138,7 @@ class Telemetry:
         """Say nothing of episodes and steps."""
         self._tells = "none"
 
-    def step(  # noqa: PLR0917 - each keyword costs as much as a part of the work
+    def step(  # noqa: C901, PLR0912, PLR0917 - each call and each keyword costs as much as a part of the work
         self,
         action: Any,
         observation: Any,

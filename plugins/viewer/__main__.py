@@ -11,15 +11,15 @@ import anyio
 import cyclopts
 import msgspec
 
-from plugins.viewer.settings import LOOPBACK, PORT, Settings
+from plugins.viewer.settings import LOOPBACK, PORT, TOKEN, Ready, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from plugins.viewer.settings import Ready
-
-TOKEN = "STEPREEL_VIEWER_TOKEN"  # noqa: S105 - the name of an environment variable
 MISSING = 'the viewer needs more than the core has: pip install "stepreel[viewer]"'
+
+NICE = 5
+"""Beside a kernel: pages wait for the environments, and not the other way round."""
 
 app = cyclopts.App(name="python -m plugins.viewer", version_flags=[], help_format="plaintext")
 
@@ -69,19 +69,19 @@ def main(
         frame_cache=frame_cache,
         token=os.environ.get(TOKEN, ""),
     )
-    return run(settings, show)
+    return run(settings, show, _complain)
 
 
-def run(settings: Settings, ready: Callable[[Ready], None]) -> int:
+def run(settings: Settings, ready: Callable[[Ready], None], refuse: Callable[[str], int]) -> int:
     """Serve, and return the exit code."""
     try:
         from plugins.viewer.server import AddressRefused, serve  # noqa: PLC0415 - for the word where it is not installed
     except ImportError as missing:
-        return _complain(f"{MISSING} ({missing})")
+        return refuse(f"{MISSING} ({missing})")
     try:
         anyio.run(serve, settings, ready)
     except AddressRefused as refused:
-        return _complain(str(refused))
+        return refuse(str(refused))
     return 0
 
 
@@ -91,14 +91,32 @@ def show(ready: Ready) -> None:
     sys.stdout.flush()
 
 
+def _tell(ready: Ready) -> None:
+    """For the plugin."""
+    sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _tell_refusal(sentence: str) -> int:
+    _tell(Ready("", "", sentence))
+    return 2
+
+
+def _first_line() -> bytes:
+    """What the kernel says first, and not a byte more: what follows is for the server to read."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(sys.stdin.fileno(), 1)):
+        line += byte
+    return line
+
+
 def _complain(line: str) -> int:
     sys.stderr.write(f"{line}\n")
     return 2
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--for-kernel"]:
-        from plugins.viewer.server import say_ready
-
-        sys.exit(run(msgspec.json.decode(sys.stdin.buffer.raw.readline(), type=Settings), say_ready))
+    if sys.argv[1:] == ["--for-kernel"]:  # see `plugin`
+        os.nice(NICE)
+        sys.exit(run(msgspec.json.decode(_first_line(), type=Settings), _tell, _tell_refusal))
     sys.exit(app())

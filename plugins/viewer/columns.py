@@ -1,9 +1,9 @@
 """Columns: numbers of many steps as bytes that a browser reads without parsing, thinned to what a screen can show.
 
-    bytes 0-3    b"SRC1"
-    bytes 4-7    u32le: length of the header
-    header       JSON, padded with spaces so that the columns begin at a multiple of 8
-    columns      each at its offset from the start, a multiple of 8; little-endian
+bytes 0-3    b"SRC1"
+bytes 4-7    u32le: length of the header
+header       JSON, padded with spaces so that the columns begin at a multiple of 8
+columns      each at its offset from the start, a multiple of 8; little-endian
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _extremes(column: Column, buckets: int, size: int) -> Column:
     highest = np.where(missing, -np.inf, table).argmax(axis=1)
     rows = np.arange(buckets)
     first, second = np.minimum(lowest, highest), np.maximum(lowest, highest)
-    pairs = np.stack([table[rows, first], table[rows, second]], axis=1).ravel()
+    pairs: Column = np.stack([table[rows, first], table[rows, second]], axis=1).ravel()
     if column.dtype.kind == "f":
         return pairs
     return np.nan_to_num(pairs).astype(column.dtype)

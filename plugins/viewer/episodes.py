@@ -110,8 +110,8 @@ def wish_of(request: Request) -> Wish:
     query = request.query_params
     conditions: list[str] = []
     values: list[Any] = []
-    for name, column in (("session", "e.session"), ("env", "e.env_id"), ("agent", "e.agent"), ("outcome", "e.outcome")):
-        _any_of(query.getlist(name), column, conditions, values)
+    for name, of in (("session", "e.session"), ("env", "e.env_id"), ("agent", "e.agent"), ("outcome", "e.outcome")):
+        _any_of(query.getlist(name), of, conditions, values)
     _any_of([_number("worker", text) for text in query.getlist("worker")], "e.worker", conditions, values)
     states = query.getlist("video")
     _any_of(states, f"({_STATE})", conditions, values)
@@ -237,7 +237,7 @@ def one(connection: sqlite3.Connection, place: Place, episode: EpisodeId) -> dic
         "training_step": values["its_training_step"],
         "videos": videos,
         "agents": [
-            {"agent": agent, "id": str(EpisodeId(*key[:3], agent))}
+            {"agent": agent, "id": str(episode._replace(agent=agent))}
             for (agent,) in connection.execute(
                 "SELECT agent FROM episodes WHERE (session, worker, episode) = (?, ?, ?) ORDER BY agent", key[:3]
             )
@@ -277,8 +277,7 @@ def _same_seed(connection: sqlite3.Connection, episode: EpisodeId, env: Any, see
         (seed, env, episode.agent, episode.session, SAME_SEED),
     )
     return [
-        {"id": str(EpisodeId(*key)), "session": key[0], "label": label or "", "return": total}
-        for *key, label, total in rows
+        {"id": str(EpisodeId(*row[:4])), "session": row[0], "label": row[4] or "", "return": row[5]} for row in rows
     ]
 
 

@@ -134,7 +134,7 @@ class OpenFile(Response):
         self.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size_bytes}"
         self._start, self._end = start, end
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             at = self._start if scope["method"] != "HEAD" else self._end

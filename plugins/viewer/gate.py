@@ -97,7 +97,9 @@ class Gate:
         path = scope["raw_path"].decode("latin-1")
         url = f"{path}?{rest}" if rest else path
         answer: Response
-        if headers.get("sec-fetch-site") == "cross-site":  # a strict cookie does not come along on a redirect from there
+        if (
+            headers.get("sec-fetch-site") == "cross-site"
+        ):  # a strict cookie does not come along on a redirect from there
             answer = HTMLResponse(f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(url)}">')
         else:
             answer = RedirectResponse(url, status_code=303)

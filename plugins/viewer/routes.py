@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anyio.to_thread
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
-from kernel.files import holder
-from plugins.viewer import episodes, export, sessions, steps
+from plugins.viewer import episodes, export, sessions, steps, system
 from plugins.viewer.answers import Wrong, answer, error, packed, whole_number
+from plugins.viewer.asking import Asking
+from plugins.viewer.controls import Controls
 from plugins.viewer.files import FILE_TYPES, OpenFile, attachment, open_file
-from plugins.viewer.ids import EpisodeId, episode_id
+from plugins.viewer.following import Follower
+from plugins.viewer.ids import EpisodeId, WorkerId, episode_id, worker_id
 from plugins.viewer.page_files import PageFiles, plotly_version
+from plugins.viewer.pictures import Gallery
 from plugins.viewer.steps import Library
+from plugins.viewer.streams import Streams
+from plugins.viewer.system import System
 from plugins.viewer.tables import NoTables, Tables
 from plugins.viewer.videos import Place, hash_of, video_row
 
@@ -43,9 +48,17 @@ class Site:
         self.tables = Tables(self.home / settings.database)
         self.library = Library()
         self.files = PageFiles()
+        self.asking = Asking(self.home)
+        self.follower = Follower(self.home, self.tables)
+        self.system = System()
+        self.follower.listeners.add(self.system.hear)
+        self.gallery = Gallery(self.home, self.follower, self.asking, settings.frame_cache)
+        self.streams = Streams(_home_id(self.home), self.follower, self.gallery, self.tables, self.asking)
+        self.controls = Controls(self.tables, self.asking, self.follower)
 
     def app(self) -> Starlette:
         """The application, without the gate in front of it."""
+        controls = self.controls
         pages = ("/", "/live", "/episodes", "/episodes/{id}", "/compare", "/system")
         return Starlette(
             routes=[
@@ -66,11 +79,28 @@ class Site:
                 Route("/api/episodes/{id}/rows", self.rows),
                 Route("/api/videos/{id}/file", self.video),
                 Route("/api/thumbnails/{name}", self.thumbnail),
+                Route("/api/live/{id}/frames", self.live_frames),
+                Route("/api/live/{id}/frames/{name}", self.live_frame),
+                Route("/api/system", self.system_page),
+                Route("/api/capture", controls.shown),
+                Route("/api/capture", controls.capture, methods=["POST"]),
+                Route("/api/capture/once", controls.once, methods=["POST"]),
+                Route("/api/retention", controls.retention, methods=["PUT"]),
+                Route("/api/videos/{id}", controls.delete, methods=["DELETE"]),
+                Route("/api/videos/{id}/pin", controls.pin, methods=["PUT", "DELETE"]),
+                Route("/api/sessions/{session}/videos", controls.delete_of_session, methods=["DELETE"]),
+                Route("/api/sessions/{session}/{action}", controls.session, methods=["POST"]),
+                WebSocketRoute("/ws", self.streams.serve),
             ],
             exception_handlers={Wrong: _wrong, HTTPException: _not_here, Exception: _broken},
         )
 
-    # What there is -----------------------------------------------------------------------------------------------------
+    def take_lag(self, seconds: float) -> None:
+        """How late the kernel's loop was, in the last second."""
+        self.system.lag.append((time.time(), seconds))
+        self.streams.notify("lag", {"type": "lag", "seconds": seconds})
+
+    # What there is ---------------------------------------------------------------------------------------------------
 
     async def about(self, request: Request) -> Response:
         try:
@@ -83,8 +113,8 @@ class Site:
                 "home": await anyio.to_thread.run_sync(_home_id, self.home),
                 "name": self.home.name,
                 "version": importlib.metadata.version("stepreel"),
-                "writable": os.access(self.home, os.W_OK | os.X_OK),
-                "kernel": "running" if self.kernel_runs else "none",
+                "writable": self.asking.writable,
+                "kernel": "running" if self.asking.kernel_runs else "none",
                 "database": database,
                 "seq": seq,
                 "time": time.time(),
@@ -96,7 +126,9 @@ class Site:
 
     async def sessions(self, request: Request) -> Response:
         try:
-            found = await self.tables.ask(sessions.all_sessions, self.home, ())
+            await self.follower.catch_up()
+            paused = frozenset(self.follower.state.paused)
+            found = await self.tables.ask(sessions.all_sessions, self.home, paused)
         except NoTables:
             found = []
         return await answer(request, {"sessions": found})
@@ -128,7 +160,7 @@ class Site:
     async def episode(self, request: Request) -> Response:
         return await answer(request, await self.tables.ask(episodes.one, self.place, _episode(request)))
 
-    # Steps -------------------------------------------------------------------------------------------------------------
+    # Steps -----------------------------------------------------------------------------------------------------------
 
     async def series(self, request: Request) -> Response:
         episode = _episode(request)
@@ -177,7 +209,7 @@ class Site:
             headers={"Content-Disposition": attachment(f"{_name(episode)}.json")},
         )
 
-    # Files -------------------------------------------------------------------------------------------------------------
+    # Files -----------------------------------------------------------------------------------------------------------
 
     async def video(self, request: Request) -> Response:
         row = await self.tables.ask(video_row, _number(request.path_params["id"]))
@@ -206,26 +238,68 @@ class Site:
         descriptor = await anyio.to_thread.run_sync(open_file, self.home, self.folders, path, suffix)
         return OpenFile(descriptor, request, FILE_TYPES[suffix], headers)
 
-    # Around it ---------------------------------------------------------------------------------------------------------
+    # Live, and the machine -------------------------------------------------------------------------------------------
 
-    @property
-    def kernel_runs(self) -> bool:
-        """Whether a kernel, or a recorder process, is at work on the home."""
+    async def live_frames(self, request: Request) -> Response:
+        worker = _worker(request)
+        frames = [
+            {
+                "picture": picture.number,
+                "episode": picture.moment.episode,
+                "step": picture.moment.step,
+                "return": picture.moment.total_reward,
+                "time": picture.moment.time,
+                "url": f"/api/live/{quote(str(worker))}/frames/{picture.number}.jpg",
+            }
+            for picture in self.gallery.frames(worker)
+        ]
+        return await answer(request, {"frames": frames})
+
+    async def live_frame(self, request: Request) -> Response:
+        number, dot, suffix = request.path_params["name"].partition(".")
+        picture = self.gallery.frame(_worker(request), _number(number)) if (dot, suffix) == (".", "jpg") else None
+        if picture is None:
+            raise Wrong(404, "this picture is not kept any more")
+        return Response(picture.jpeg, media_type="image/jpeg", headers={"Cache-Control": IMMUTABLE})
+
+    async def system_page(self, request: Request) -> Response:
+        await self.follower.catch_up()
+        seconds = whole_number(request, "seconds", 600, least=1, most=86_400)
+        disk = await anyio.to_thread.run_sync(system.disk, self.home, self.tables.file)
+        prune, of_session = await anyio.to_thread.run_sync(system.pruning, self.home)
         try:
-            return holder(self.home / "lock") is not None
-        except OSError:
-            return False
+            storage = await self.tables.ask(system.storage)
+            ids = await self.tables.ask(
+                system.ids_of, [each["recording"] for each in (prune or {}).get("removals", [])]
+            )
+        except NoTables:
+            storage, ids = [], {}
+        for each in storage:
+            each["prune_videos"], each["prune_bytes"] = of_session.get(each["session"], (0, 0))
+        for removal in (prune or {}).get("removals", []):
+            removal["video"] = ids.get(removal["recording"])
+        measured = self.system.shown(self.follower.state.probes, seconds)
+        return await answer(request, {**measured, "disk": disk, "storage": storage, "prune": prune})
+
+    # Around it -------------------------------------------------------------------------------------------------------
 
     @property
     def place(self) -> Place:
         """What the words about videos depend on."""
-        return Place(self.home, self.folders, self.kernel_runs)
+        return Place(self.home, self.folders, self.asking.kernel_runs)
 
 
 def _episode(request: Request) -> EpisodeId:
     found = episode_id(request.path_params["id"])
     if found is None:
         raise Wrong(404, "this is no episode's id")
+    return found
+
+
+def _worker(request: Request) -> WorkerId:
+    found = worker_id(request.path_params["id"])
+    if found is None:
+        raise Wrong(404, "this is no worker's id")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
+import os
 import secrets
 import signal
 import socket
@@ -12,7 +13,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
 import uvicorn
 
 from plugins.viewer.gate import Gate
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
 
 
 async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
-    """Serve until a signal, or the end of the standard input of one that belongs to a kernel. Raises `AddressRefused`."""
+    """Serve until a signal, or the end of a kernel's pipe. Raises `AddressRefused`."""
     token = settings.token or secrets.token_urlsafe(24)
     with listen(settings) as listening:
         port = int(listening.getsockname()[1])
@@ -69,10 +69,12 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_obey_signals, server)
             if settings.follow_parent:
-                tasks.start_soon(_follow_parent, server)
+                tasks.start_soon(_follow_parent, server, site)
+            tasks.start_soon(site.streams.run)
             ready(Ready(url=url_of(settings, port, token), ssh=ssh_of(port)))
             await server.serve(sockets=[listening])
             tasks.cancel_scope.cancel()
+        await site.asking.close()
         site.tables.close()
 
 
@@ -120,16 +122,13 @@ async def _obey_signals(server: Server) -> None:
             server.stop()
 
 
-async def _follow_parent(server: Server) -> None:
-    """Stop when the kernel closes the pipe, or has died."""
+async def _follow_parent(server: Server, site: Site) -> None:
+    """Take what the kernel alone knows; stop when it closes the pipe, or has died."""
     while True:
         await anyio.wait_readable(sys.stdin.fileno())
-        if not sys.stdin.buffer.raw.read(65536):  # type: ignore[attr-defined] # of a real standard input
+        received = os.read(sys.stdin.fileno(), 65536)
+        if not received:
             server.stop()
             return
-
-
-def say_ready(ready: Ready) -> None:
-    """For the plugin to read."""
-    sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
-    sys.stdout.flush()
+        with contextlib.suppress(ValueError):  # a line that was torn is one measurement less
+            site.take_lag(float(received.split()[-1]))

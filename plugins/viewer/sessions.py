@@ -24,7 +24,10 @@ def all_sessions(connection: sqlite3.Connection, home: Path, paused: Collection[
     videos = {
         session: counts
         for session, *counts in connection.execute(
-            "SELECT session, count(*), sum(size_bytes), sum(pinned) FROM videos WHERE state = 'available' GROUP BY session"
+            """
+            SELECT session, count(*), sum(size_bytes), sum(pinned) FROM videos
+            WHERE state = 'available' GROUP BY session
+            """
         )
     }
     played = {
@@ -147,9 +150,7 @@ def _progress_of(connection: sqlite3.Connection, session: str, points: int) -> d
     ).fetchall()
     columns: dict[str, list[Any]] = {
         name: []
-        for name in (
-            *("id", "x", "return", "length", "success", "evaluation", "worker", "episode", "ended", "video"),
-        )
+        for name in (*("id", "x", "return", "length", "success", "evaluation", "worker", "episode", "ended", "video"),)
     }
     stride = max(1, -(-len(rows) // max(1, points)))
     played, last = 0, None

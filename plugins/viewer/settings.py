@@ -8,6 +8,8 @@ PORT = 8642
 PORTS = 20
 """Where the port is taken, one of the next so many is used."""
 LOOPBACK = "127.0.0.1"
+TOKEN = "STEPREEL_VIEWER_TOKEN"  # noqa: S105 - the name of an environment variable
+"""Says what the URL's token is to be, so that it stays the same from one start to the next."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,3 +40,5 @@ class Ready(msgspec.Struct, frozen=True):
     url: str
     ssh: str
     """A command for one's own machine that makes the URL work there."""
+    refused: str = ""
+    """Why it cannot listen; then there is nothing else."""

@@ -274,8 +274,7 @@ def _read(connection: sqlite3.Connection, key: Key) -> Steps:
     kinds = ("i4", "i4", "i4", "i4", "u1", "u1", "f8", "f8", "f8")
     try:
         plain = {
-            name: np.array(values, dtype=kind)
-            for name, values, kind in zip(PLAIN[:9], columns[:9], kinds, strict=True)
+            name: np.array(values, dtype=kind) for name, values, kind in zip(PLAIN[:9], columns[:9], kinds, strict=True)
         }
     except (TypeError, ValueError, OverflowError):
         raise Wrong(503, "the steps of this episode are not what a sink writes") from None

@@ -47,6 +47,16 @@ class Tables:
         """
         return await anyio.to_thread.run_sync(self._ask, question, arguments, limiter=self._turns)
 
+    def stamp(self) -> tuple[int, int]:
+        """What changes when the database does. Blocks for a moment."""
+        stamps = []
+        for file in (self.file, self.file.with_name(self.file.name + "-wal")):
+            try:
+                stamps.append(file.stat().st_mtime_ns)
+            except OSError:
+                stamps.append(0)
+        return stamps[0], stamps[1]
+
     def close(self) -> None:
         """Close what is open and at rest."""
         while self._free:
