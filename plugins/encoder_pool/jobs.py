@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.files import write_whole
-from plugins.encoder_pool.ffmpeg import Encoding
+from plugins.ffmpeg import Encoding
 from plugins.recorder.frames import CHUNK_FRAMES
 from plugins.recorder.spool import RecordingPlan
 

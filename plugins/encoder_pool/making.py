@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from plugins.encoder_pool import ffmpeg, handover, jobs
-from plugins.encoder_pool.feed import Child, Failed, Hung, run
-from plugins.encoder_pool.ffmpeg import Encoding
+from plugins import ffmpeg
+from plugins.encoder_pool import handover, jobs
+from plugins.feed import Child, Failed, Hung, run
+from plugins.ffmpeg import Encoding
 from plugins.recorder.frames import ChunkDamaged, ChunkReader
 from plugins.recorder.spool import RecordingPlan
 

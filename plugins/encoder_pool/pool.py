@@ -12,10 +12,9 @@ import anyio
 import anyio.to_thread
 
 from kernel.plugin import Plugin, on
-from plugins import catalogue
-from plugins.encoder_pool import ffmpeg, handover, jobs, kept
+from plugins import catalogue, ffmpeg
+from plugins.encoder_pool import handover, jobs, kept
 from plugins.encoder_pool.cores import spare_cores
-from plugins.encoder_pool.feed import Child, Failed
 from plugins.encoder_pool.jobs import Failure, Job, Recording
 from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment, make_video
 from plugins.encoder_pool.names import Names
@@ -29,6 +28,7 @@ from plugins.events import (
     VideoFailed,
     VideoPruned,
 )
+from plugins.feed import Child, Failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kernel.event import Event
 
 BY = "viewer"
-IDLE_SECONDS = 30.0
+IDLE_SECONDS = 10.0
 """A producer that has had nothing to say for so long is closed, and the kernel clears its folder away."""
 FLUSH_SECONDS = 5.0
 

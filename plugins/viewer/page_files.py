@@ -40,7 +40,7 @@ class PageFile:
 
     async def __call__(self, request: Request) -> Response:
         """Answer with the file, or that the browser has it already."""
-        headers = {"ETag": self._etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        headers = {"ETag": self._etag, "Cache-Control": "private, max-age=5", "Vary": "Accept-Encoding"}
         if self._etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         if not takes_gzip(request) or not self._type.startswith(("text/", "image/svg")):

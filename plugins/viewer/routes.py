@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 import anyio.to_thread
 import msgspec
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 from plugins.viewer import episodes, export, sessions, steps, system
-from plugins.viewer.answers import Wrong, answer, error, packed, whole_number
+from plugins.viewer.answers import Wrong, answer, body_of, error, packed, whole_number
 from plugins.viewer.asking import Asking
 from plugins.viewer.controls import Controls
 from plugins.viewer.files import FILE_TYPES, OpenFile, attachment, open_file
@@ -29,6 +30,7 @@ from plugins.viewer.streams import Streams
 from plugins.viewer.system import System
 from plugins.viewer.tables import NoTables, Tables
 from plugins.viewer.videos import Place, hash_of, video_row
+from plugins.viewer.workshop import Comparison, Source, Workshop
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -36,6 +38,14 @@ if TYPE_CHECKING:
     from plugins.viewer.settings import Settings
 
 IMMUTABLE = "private, max-age=31536000, immutable"
+
+
+MOST_FPS = 1000.0
+
+
+class Compare(msgspec.Struct, forbid_unknown_fields=True):
+    ids: Annotated[list[str], msgspec.Meta(min_length=2, max_length=4)]
+    align: Literal["step", "time", "end"] = "step"
 
 
 class Site:
@@ -48,6 +58,7 @@ class Site:
         self.tables = Tables(self.home / settings.database)
         self.library = Library()
         self.files = PageFiles()
+        self.workshop = Workshop()
         self.asking = Asking(self.home)
         self.follower = Follower(self.home, self.tables)
         self.system = System()
@@ -79,6 +90,10 @@ class Site:
                 Route("/api/episodes/{id}/rows", self.rows),
                 Route("/api/videos/{id}/file", self.video),
                 Route("/api/thumbnails/{name}", self.thumbnail),
+                Route("/api/strips/{name}", self.strip),
+                Route("/api/comparisons", self.compare, methods=["POST"]),
+                Route("/api/comparisons/{id}", self.comparison),
+                Route("/api/comparisons/{id}/file", self.comparison_file),
                 Route("/api/live/{id}/frames", self.live_frames),
                 Route("/api/live/{id}/frames/{name}", self.live_frame),
                 Route("/api/system", self.system_page),
@@ -94,6 +109,11 @@ class Site:
             ],
             exception_handlers={Wrong: _wrong, HTTPException: _not_here, Exception: _broken},
         )
+
+    def close(self) -> None:
+        """Break off what is in the making."""
+        self.tables.close()
+        self.workshop.close()
 
     def take_lag(self, seconds: float) -> None:
         """How late the kernel's loop was, in the last second."""
@@ -226,6 +246,54 @@ class Site:
             raise Wrong(404, "this video has no thumbnail")
         return await self._file(request, str(row["thumbnail"]), ".jpg", {"Cache-Control": IMMUTABLE})
 
+    async def strip(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        source = self._source(await self._hashed(name))
+        content = await self.workshop.strip(name, source)
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": IMMUTABLE})
+
+    async def compare(self, request: Request) -> Response:
+        wish = await body_of(request, Compare)
+        sources = []
+        for text in wish.ids:
+            episode = episode_id(text)
+            if episode is None:
+                raise Wrong(400, f"ids: {text} is no episode's id")
+            shown = await self.tables.ask(episodes.one, self.place, episode)
+            row = await self.tables.ask(video_row, shown["video"]) if shown["video_state"] == "available" else None
+            if row is None:
+                raise Wrong(409, f"episode {episode.episode} of worker {episode.worker} has no video to be shown")
+            sources.append(self._source(row))
+        comparison = self.workshop.begin()
+        making = BackgroundTask(self.workshop.compare, comparison, sources, wish.align)
+        body = msgspec.json.encode(_as_seen(comparison))
+        return Response(body, status_code=202, media_type="application/json", background=making)
+
+    async def comparison(self, request: Request) -> Response:
+        return await answer(request, _as_seen(self._comparison(request)))
+
+    async def comparison_file(self, request: Request) -> Response:
+        comparison = self._comparison(request)
+        if comparison.path is None:
+            raise Wrong(404, "it is not ready")
+        folder = comparison.path.parent
+        descriptor = await anyio.to_thread.run_sync(open_file, folder, (), comparison.path.name, ".mp4")
+        headers = {"Content-Disposition": attachment("side-by-side.mp4")}
+        return OpenFile(descriptor, request, FILE_TYPES[".mp4"], headers)
+
+    def _comparison(self, request: Request) -> Comparison:
+        found = self.workshop.comparisons.get(request.path_params["id"])
+        if found is None:
+            raise Wrong(404, "there is no such comparison, or others took its place")
+        return found
+
+    def _source(self, row: dict[str, Any]) -> Source:
+        frames, fps = row["frames"], row["fps"]
+        if not (isinstance(frames, int) and frames > 0 and isinstance(fps, int | float) and 0 < fps <= MOST_FPS):
+            raise Wrong(404, "this video has no pictures to be shown")
+        path = str(row["path"])
+        return Source(lambda: open_file(self.home, self.folders, path, ".mp4"), frames, float(fps))
+
     async def _hashed(self, name: str) -> dict[str, Any]:
         """The video that `<id>-<hash>.jpg` names; with another hash there is none."""
         number, dash, rest = name.removesuffix(".jpg").partition("-")
@@ -294,6 +362,16 @@ def _episode(request: Request) -> EpisodeId:
     if found is None:
         raise Wrong(404, "this is no episode's id")
     return found
+
+
+def _as_seen(comparison: Comparison) -> dict[str, Any]:
+    ready = comparison.state == "ready"
+    return {
+        "id": comparison.id,
+        "state": comparison.state,
+        "error": comparison.error,
+        "file": f"/api/comparisons/{comparison.id}/file" if ready else None,
+    }
 
 
 def _worker(request: Request) -> WorkerId:

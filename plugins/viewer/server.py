@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import getpass
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from plugins.viewer.settings import Settings
 
-STOP_SECONDS = 0.5
+STOP_SECONDS = 0.3
 """How long an answer that is being sent may take when the viewer stops."""
 
 
@@ -39,10 +40,15 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def __init__(self, config: uvicorn.Config, site: Site) -> None:
+        super().__init__(config)
+        self._site = site
+
     def stop(self) -> None:
-        """Stop: a second call at once."""
-        self.force_exit = self.should_exit
+        """Stop, in a moment at most, whatever is being sent or made."""
         self.should_exit = True
+        self._site.close()
+        asyncio.get_running_loop().call_later(STOP_SECONDS, setattr, self, "force_exit", True)
 
 
 async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
@@ -65,7 +71,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             ws_per_message_deflate=False,
             h11_max_incomplete_event_size=64 * 1024,
         )
-        server = Server(config)
+        server = Server(config, site)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_obey_signals, server)
             if settings.follow_parent:
@@ -75,7 +81,6 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             await server.serve(sockets=[listening])
             tasks.cancel_scope.cancel()
         await site.asking.close()
-        site.tables.close()
 
 
 @contextlib.contextmanager

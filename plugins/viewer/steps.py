@@ -108,25 +108,25 @@ class Library:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, Steps] = OrderedDict()
-        self._turn = threading.Lock()
+        self._reading = threading.Lock()
+        """Held by who reads, so that a page's questions about one episode, which come together, read it once."""
 
     def steps(self, connection: sqlite3.Connection, episode: EpisodeId, fields: Sequence[str]) -> Steps:
         """An episode's steps, with these of its JSON fields. Raises `Wrong` where there is no such episode."""
         key = _key(connection, episode)
-        with self._turn:
-            steps = self._kept.get(key)
-            if steps is not None:
-                self._kept.move_to_end(key)
+        with self._reading:
+            return self._steps(connection, key, fields)
+
+    def _steps(self, connection: sqlite3.Connection, key: Key, fields: Sequence[str]) -> Steps:
+        steps = self._kept.get(key)
         if steps is None:
-            steps = _read(connection, key)
+            steps = self._kept[key] = _read(connection, key)
         for field in fields:
             if field not in steps.fields:
                 steps.add_field(field, _texts(connection, key, field))
-        with self._turn:
-            self._kept[key] = steps
-            self._kept.move_to_end(key)
-            while len(self._kept) > 1 and sum(each.size_bytes for each in self._kept.values()) > KEPT_BYTES:
-                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and sum(each.size_bytes for each in self._kept.values()) > KEPT_BYTES:
+            self._kept.popitem(last=False)
         return steps
 
 

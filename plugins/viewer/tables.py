@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -33,12 +33,16 @@ class NoTables(Wrong):
 
 
 class Tables:
-    """The database of a home, which may come, grow, be replaced, and go."""
+    """The database of a home, which may come, grow, be replaced, and go.
+
+    It is opened for each question and closed behind it, which takes a millisecond: nothing of ours is in the sink's way
+    when it closes.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._free: list[tuple[tuple[int, int], sqlite3.Connection]] = []
         self._turns = anyio.CapacityLimiter(SIDE_BY_SIDE)
+        self._closed = False
 
     async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
         """Call a function with a connection and the arguments, in a thread. Raises `Wrong` where that fails.
@@ -58,42 +62,22 @@ class Tables:
         return stamps[0], stamps[1]
 
     def close(self) -> None:
-        """Close what is open and at rest."""
-        while self._free:
-            self._free.pop()[1].close()
+        """Break off what is being asked."""
+        self._closed = True
 
     def _ask(self, question: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-        identity, connection = self._connection()
-        deadline = time.monotonic() + QUESTION_SECONDS
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
-        try:
-            connection.execute("BEGIN")
-            answer = question(connection, *arguments)
-            connection.execute("ROLLBACK")
-        except sqlite3.Error as failure:
-            connection.close()
-            raise Wrong(503, f"{self.file.name}: {failure}") from None
-        except BaseException:
-            connection.close()
-            raise
-        self._free.append((identity, connection))
-        return answer
-
-    def _connection(self) -> tuple[tuple[int, int], sqlite3.Connection]:
-        try:
-            status = self.file.stat()
-        except OSError:
-            raise NoTables(404, "there are no tables: nothing was recorded here yet, or no SQLite sink runs") from None
-        identity = status.st_dev, status.st_ino
-        while self._free:  # list.pop is one thread's alone
-            with suppress(IndexError):
-                known, connection = self._free.pop()
-                if known == identity:
-                    return known, connection
-                connection.close()
-        return identity, self._open()
+        with closing(self._open()) as connection:
+            deadline = time.monotonic() + QUESTION_SECONDS
+            connection.set_progress_handler(lambda: self._closed or time.monotonic() > deadline, 100_000)
+            try:
+                connection.execute("BEGIN")
+                return question(connection, *arguments)
+            except sqlite3.Error as failure:
+                raise Wrong(503, f"{self.file.name}: {failure}") from None
 
     def _open(self) -> sqlite3.Connection:
+        if not self.file.is_file():
+            raise NoTables(404, "there are no tables: nothing was recorded here yet, or no SQLite sink runs")
         address = f"file:{quote(os.fspath(self.file))}?mode=ro"
         try:
             try:

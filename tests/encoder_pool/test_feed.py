@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from plugins.encoder_pool.feed import Child, Failed, Hung, run
+from plugins.feed import Child, Failed, Hung, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
