@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 import msgspec
 from starlette.applications import Starlette
@@ -41,6 +42,7 @@ IMMUTABLE = "private, max-age=31536000, immutable"
 
 
 MOST_FPS = 1000.0
+PATIENCE_SECONDS = 0.2
 
 
 class Compare(msgspec.Struct, forbid_unknown_fields=True):
@@ -146,7 +148,8 @@ class Site:
 
     async def sessions(self, request: Request) -> Response:
         try:
-            await self.follower.catch_up()
+            with anyio.move_on_after(PATIENCE_SECONDS):  # a busy log's end is long; what was read stays read
+                await self.follower.catch_up()
             paused = frozenset(self.follower.state.paused)
             found = await self.tables.ask(sessions.all_sessions, self.home, paused)
         except NoTables:

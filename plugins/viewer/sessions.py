@@ -34,9 +34,10 @@ def all_sessions(connection: sqlite3.Connection, home: Path, paused: Collection[
         session: counts
         for session, *counts in connection.execute(
             """
-            SELECT session, count(DISTINCT worker || ' ' || episode),
-                   count(DISTINCT CASE WHEN evaluation THEN worker || ' ' || episode END)
-            FROM episodes WHERE outcome IS NOT NULL GROUP BY session
+            SELECT session, count(*), sum(evaluation) FROM (
+                SELECT session, max(evaluation) AS evaluation FROM episodes
+                WHERE outcome IS NOT NULL GROUP BY session, worker, episode
+            ) GROUP BY session
             """
         )
     }
@@ -70,7 +71,7 @@ def all_sessions(connection: sqlite3.Connection, home: Path, paused: Collection[
                 "videos": count,
                 "video_bytes": size_bytes or 0,
                 "pinned": pinned or 0,
-                "evaluation_episodes": evaluations,
+                "evaluation_episodes": evaluations or 0,
             }
         )
     return found

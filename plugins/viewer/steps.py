@@ -329,7 +329,10 @@ def _alike(field: str, values: list[Any]) -> dict[str, Column] | None:
     """The series of values that are all numbers, or all lists of as many numbers; None for any other."""
     kinds = set(map(type, values))
     if kinds <= {int, float}:
-        return {field: _array(values)} if values else {}
+        try:
+            return {field: np.array([float(value) for value in values])} if values else {}
+        except OverflowError:  # an integer of hundreds of digits
+            return None
     if kinds != {list}:
         return None
     try:
@@ -339,10 +342,6 @@ def _alike(field: str, values: list[Any]) -> dict[str, Column] | None:
     if table.ndim != 2 or not all(type(each) in _PLAIN_NUMBERS for each in values[0]):
         return None
     return {f"{field}.{place}": np.ascontiguousarray(table[:, place]) for place in range(table.shape[1])}
-
-
-def _array(values: list[Any]) -> Column:
-    return np.array([float(value) for value in values])
 
 
 _PLAIN_NUMBERS = (int, float, type(None))
