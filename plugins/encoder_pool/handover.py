@@ -15,7 +15,7 @@ import msgspec
 
 from kernel.files import sync_folder, write_whole
 from plugins import catalogue
-from plugins.ffmpeg import Video
+from plugins.video.ffmpeg import Video
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

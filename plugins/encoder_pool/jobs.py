@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.files import write_whole
-from plugins.ffmpeg import Encoding
 from plugins.recorder.frames import CHUNK_FRAMES
 from plugins.recorder.spool import RecordingPlan
+from plugins.video.ffmpeg import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

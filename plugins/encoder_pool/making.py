@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from plugins import ffmpeg
 from plugins.encoder_pool import handover, jobs
-from plugins.feed import Child, Failed, Hung, run
-from plugins.ffmpeg import Encoding
 from plugins.recorder.frames import ChunkDamaged, ChunkReader
 from plugins.recorder.spool import RecordingPlan
+from plugins.video import ffmpeg
+from plugins.video.feed import Child, Failed, Hung, run
+from plugins.video.ffmpeg import Encoding
+from plugins.video.priority import Starved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from plugins.events import RecordingSealed
 
@@ -88,14 +89,6 @@ def _encode(
     arguments = ffmpeg.encode(
         order.executable, frames, order.encoding, output.name, faststart=faststart, thumbnail=thumbnail
     )
-    fed = 0
-
-    def counted(reader: ChunkReader) -> Iterator[bytes | memoryview]:
-        nonlocal fed
-        for frame in reader:
-            yield frame
-            fed += 1
-
     with _open(jobs.chunk_in(order.folder, chunk)) as reader:
         header = reader.header
         if plan.fps <= 0:
@@ -106,9 +99,26 @@ def _encode(
                 f"{plan.width}x{plan.height}"
             )
         try:
-            run(child, arguments, order.folder, counted(reader), stall_seconds=order.stall_seconds)
+            return _feed(order, child, arguments, reader)
         except ChunkDamaged as damage:
             raise Hopeless(str(damage)) from None
+
+
+def _feed(order: Order, child: Child, arguments: Sequence[str], reader: ChunkReader) -> int:
+    """Run an encoder on the chunk's frames, anew where it starves in the idle class; how many frames there were."""
+    fed = 0
+
+    def counted() -> Iterator[bytes | memoryview]:
+        nonlocal fed
+        fed = 0
+        for frame in reader:
+            yield frame
+            fed += 1
+
+    try:
+        run(child, arguments, order.folder, counted(), stall_seconds=order.stall_seconds)
+    except Starved:
+        run(child, arguments, order.folder, counted(), stall_seconds=order.stall_seconds)
     return fed
 
 

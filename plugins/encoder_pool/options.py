@@ -12,7 +12,7 @@ class EncoderPoolOptions(Options):
     """Encoders at a time; 0: as many as there are cores to spare, by affinity and the container's quota."""
     codec: str = "libx264"
     """Any encoder of the bundled ffmpeg that takes yuv420p and fits into MP4; it is tried out at the start."""
-    crf: int = 21
+    crf: int = 20
     """Quality: lower is better and larger. -1 leaves it to the encoder."""
     preset: str = "veryfast"
     """The encoder's preset, speed against size. Empty leaves it to the encoder."""

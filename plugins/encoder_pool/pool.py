@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import heapq
 import os
+from asyncio import get_running_loop
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from kernel.plugin import Plugin, on
-from plugins import catalogue, ffmpeg
+from plugins import catalogue
 from plugins.encoder_pool import handover, jobs, kept
 from plugins.encoder_pool.cores import spare_cores
 from plugins.encoder_pool.jobs import Failure, Job, Recording
@@ -28,7 +30,9 @@ from plugins.events import (
     VideoFailed,
     VideoPruned,
 )
-from plugins.feed import Child, Failed
+from plugins.video import ffmpeg
+from plugins.video.feed import Child, Failed
+from plugins.video.priority import Priority, lower_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -86,8 +90,14 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         self._found = anyio.Event()
         self._placing = anyio.Lock()
         self._names = Names(self.home)
-        self._limiter = anyio.CapacityLimiter(self.jobs + 2)
-        yield
+        self._limiter = anyio.CapacityLimiter(2)
+        self._priority = Priority()
+        # Of its own, as who gives way gives way for good.
+        self._feeders = ThreadPoolExecutor(self.jobs, "encoder", initializer=lower_this_thread)
+        try:
+            yield
+        finally:
+            self._feeders.shutdown(wait=False)
 
     async def run(self) -> None:
         await self._find()
@@ -422,13 +432,14 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
 
     async def _work(self, make: Callable[[Order, Child, A], T], order: Order, what: A) -> T:
         """Run this in a thread. Being cancelled kills its ffmpeg, which ends the thread, and waits for that."""
-        child = Child()
+        child = Child(self._priority)
         made: list[T] = []
         error: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_kill_when_cancelled, child)
             try:
-                made.append(await self._in_thread(make, order, child, what))
+                with anyio.CancelScope(shield=True):
+                    made.append(await get_running_loop().run_in_executor(self._feeders, make, order, child, what))
             except (Failed, Hopeless, OSError) as raised:
                 error = raised  # raised below, outside the group, which would wrap it
             tasks.cancel_scope.cancel()

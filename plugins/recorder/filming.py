@@ -206,11 +206,14 @@ class Filming(CameraOwner):
     def _capture_frame(self) -> None:
         """Render a picture, and add it to the running recording."""
         camera = self._camera
-        if camera is None or camera.line.off or not camera.tape.open:
-            assert camera is not None, "Cannot capture a frame, recording wasn't started."
-            assert camera.tape.take is not None, "Cannot capture a frame, recording wasn't started."
+        assert camera is not None, "Cannot capture a frame, recording wasn't started."
+        tape = camera.tape
+        take = tape.take
+        assert take is not None, "Cannot capture a frame, recording wasn't started."
+        if camera.line.off or take.refused or not (take.ending is None or take.ending.waits):
             return  # sealed by itself since somebody looked at `recording`, or turned off
-        began = perf_counter()
+        measured = tape.measures_next
+        began = perf_counter() if measured else 0.0
         try:
             frame = self._render()
         except Exception as error:  # noqa: BLE001 - who steps did not ask for this picture
@@ -229,7 +232,7 @@ class Filming(CameraOwner):
             frame = frame[-1]
         if type(frame) is np.ndarray or is_picture(frame):
             self._captured += 1
-            camera.tape.add(frame, self._step_seconds + perf_counter() - began)
+            tape.add(frame, self._step_seconds + perf_counter() - began if measured else 0.0)
         else:
             self._stop(f"render() gave no array but {type(frame).__name__}")
             warn(

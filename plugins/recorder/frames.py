@@ -99,10 +99,11 @@ def pack(picture: Any, header: ChunkHeader, acceleration: int = 1) -> bytes:
     A picture that lies in memory as the header says is not copied; any other is. The picture may change as soon as
     this returns. Raises `FrameRefused` for a picture of another kind or size than the header's.
     """
-    if type(picture) is not np.ndarray or picture.dtype != np.uint8 or picture.ndim not in (2, 3):
+    if type(picture) is not np.ndarray or picture.dtype.char != "B" or picture.ndim not in (2, 3):
         layout_of(picture)
         picture = np.asarray(picture)
-    if _size_of(picture) != (header.height, header.width, header.channels):
+    size = (header.height, header.width, header.channels)
+    if picture.shape != size and _size_of(picture) != size:
         raise FrameRefused(
             f"the frame's shape is {picture.shape}, and the recording's frames are {header.width} wide and "
             f"{header.height} high with {header.channels} channels; one recording holds frames of one size"
@@ -113,8 +114,13 @@ def pack(picture: Any, header: ChunkHeader, acceleration: int = 1) -> bytes:
         picture = picture[:, ::-1]
     if header.transposed:
         picture = picture.swapaxes(0, 1)
-    if not picture.flags.c_contiguous:
-        picture = np.ascontiguousarray(picture)
+    try:
+        return _compressed(picture, acceleration)
+    except ValueError:  # it is not contiguous; to ask before costs more than the rest of this function
+        return _compressed(np.ascontiguousarray(picture), acceleration)
+
+
+def _compressed(picture: np.ndarray[Any, Any], acceleration: int) -> bytes:
     if acceleration == 1:
         return compress(picture, store_size=False)  # type: ignore[no-any-return] # lz4 ships no types
     return compress(picture, mode="fast", acceleration=acceleration, store_size=False)  # type: ignore[no-any-return] # lz4 ships no types

@@ -148,7 +148,7 @@ class Recorder:
                 return
             meter = self.line.meter
             clock = meter.bare
-            seconds = step_seconds
+            seconds = step_seconds = float(step_seconds)
             if frame is not None and self.tape.open:
                 entered = perf_counter()
                 self.tape.add(frame, step_seconds + render_seconds)
@@ -156,7 +156,6 @@ class Recorder:
                 seconds += render_seconds + perf_counter() - entered
             elif frame is not None and telemetry.window is not None:
                 telemetry.window.offer(frame, render_seconds)
-                seconds += render_seconds
             over = telemetry.step(
                 action, observation, reward, terminated, truncated, info, step_seconds, self.tape.shown(), agent
             )

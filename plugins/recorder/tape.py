@@ -87,6 +87,7 @@ class Shown(NamedTuple):
 
 
 NOTHING_SHOWN = Shown(None, None, 1)
+_new_tuple = tuple.__new__
 
 
 class Take:
@@ -119,6 +120,8 @@ class Tape:
         self.env_id = env_id
         self.take: Take | None = None
         self.acceleration = 0
+        self.measures_next = True
+        """Whether `add` wants to know how long the step of the next picture took."""
         self._packed = 0
         self._pack_seconds = 0.0
         self._packed_step_seconds = 0.0
@@ -137,7 +140,7 @@ class Tape:
     def add(self, picture: Any, step_seconds: float = 0.0) -> int | None:
         """Compress and append a picture; its index, or None where it was dropped.
 
-        `step_seconds` is how long it took to step and render, for the budget of compressing.
+        `step_seconds` is how long it took to step and render, for the budget of compressing; 0: that is not known.
         """
         take = self.take
         if take is None or take.refused:
@@ -150,7 +153,7 @@ class Tape:
             film.dropped += 1
             meter.frames_dropped += 1
             return None
-        measured = step_seconds and (film is None or not film.frames % MEASURED)
+        measured = self.measures_next and step_seconds
         began = perf_counter() if measured else 0.0
         try:
             if film is None:
@@ -175,23 +178,25 @@ class Tape:
             film.last = payload
         line.append_frame((film, payload))
         meter.handed_bytes += len(payload) + ITEM_BYTES
-        film.frames += 1
+        frames = film.frames = film.frames + 1
         take.pictures += 1
-        if film.frames == 1:
+        self.measures_next = not frames % MEASURED
+        if frames == 1:
             self._announce(take, film)
-        if film.frames % CHUNK_FRAMES == 0:
+        if not frames % CHUNK_FRAMES:
             line.append_frame((film, None))
             meter.handed_bytes += ITEM_BYTES
             film.last = b""  # each chunk can be read alone, so none begins with a repeat
             line.say(_chunk_sealed(film))
-        return film.frames - 1
+        return frames - 1
 
     def shown(self) -> Shown:
         """The pictures that were captured since the last call."""
         take = self.take
         if take is None or not take.pictures:
             return NOTHING_SHOWN
-        shown = Shown(take.recording, take.films[-1].frames - 1, take.pictures)
+        # In half of the time that Shown(…) takes.
+        shown = _new_tuple(Shown, (take.recording, take.films[-1].frames - 1, take.pictures))
         take.pictures = 0
         return shown
 

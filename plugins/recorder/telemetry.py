@@ -208,7 +208,7 @@ class Telemetry:
                     frames,
                     None if recording == episode.recording else recording,
                     now,
-                    float(step_seconds),
+                    step_seconds,
                     nonfinite,
                 )
             )

@@ -19,7 +19,7 @@ REPORT = 3
 
 def begin() -> None:
     """Become nobody's child, make our packages known by their place, and go on there."""
-    os.setsid()
+    os.setpgid(0, 0)
     order = json.loads(sys.stdin.readline())
     if os.fork():
         os._exit(0)

@@ -10,7 +10,6 @@ import re
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,13 +28,13 @@ from plugins.recorder_process.attendance import Attendance, AttendanceOptions
 from plugins.sqlite_sink import SqliteSink, SqliteSinkOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kernel.plugin import Options, Plugin
 
 NICE = 5
 ENCODERS = 2
 """At a time, beside a training script that wants the rest of the machine."""
-SESSION_NICE = 10
-"""Linux may share the processor out by sessions before it looks at the niceness within each, and this is one."""
 
 
 def main(home: Path, report: int) -> None:
@@ -120,7 +119,7 @@ def _part(name: str, plugin: type[Plugin[Any]], options: Options) -> Part:
 
 async def _tell_when_running(kernel: Kernel, script: Script) -> None:
     await kernel.running.wait()
-    _be_nice()  # no sooner: beside a busy script, a nice start would take seconds
+    os.nice(NICE)  # no sooner: beside a busy script, a nice start would take seconds
     script.tell(Answer("at work"))
 
 
@@ -141,12 +140,6 @@ def _inode(path: Path) -> int:
         return path.stat().st_ino
     except FileNotFoundError:
         return 0
-
-
-def _be_nice() -> None:
-    os.nice(NICE)
-    with contextlib.suppress(OSError):  # not Linux, or built without it
-        Path("/proc/self/autogroup").write_text(str(SESSION_NICE), encoding="ascii")
 
 
 def _plain(text: str) -> str:

@@ -20,8 +20,8 @@ import anyio.to_thread
 import msgspec
 
 from kernel.plugin import Refused
-from plugins import ffmpeg
-from plugins.feed import Child, Failed, run
+from plugins.video import ffmpeg
+from plugins.video.feed import Child, Failed, run
 from plugins.viewer.answers import Wrong
 from plugins.viewer.videos import TILES
 

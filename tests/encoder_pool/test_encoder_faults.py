@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 REAL = 'exec "$FFMPEG" "$@"'
+SLEEP = f"sleep 5{os.getpid()}"
+"""Known among all processes, also those of other tests that run at the same time."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,7 @@ def ffmpegs() -> list[psutil.Process]:
 
 def sleeping() -> list[psutil.Process]:
     """What runs in ffmpeg's place, and below it."""
-    return [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "54321"]]
+    return [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == SLEEP.split()]
 
 
 def noise(index: int, width: int, height: int) -> Picture:
@@ -92,6 +95,17 @@ async def test_memory_stays_flat_while_an_ffmpeg_hangs(home: Path) -> None:
             await anyio.sleep(0.1)
         assert len(grown) > 5
         assert max(grown) < 32 * 640 * 480 * 3  # of the 150 frames, a few
+
+
+async def test_an_encoder_that_starves_in_the_idle_class_begins_anew_and_costs_no_attempt(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, the first one is given as little of the processor as on a machine whose cores are all busy."""
+    monkeypatch.setattr("plugins.video.priority.STARVED_SECONDS", 0.3)
+    runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, f"[ $run = 1 ] && kill -STOP $$; {REAL}")
+    available = await made(home, film(home, 20), EncoderPoolOptions(attempts=1))
+    assert available.frames == 20
+    assert ["pipe:0" in line for line in lines_of(runs)] == [True, True, False]
 
 
 async def test_one_failed_attempt_is_made_good(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +179,7 @@ async def test_a_damaged_chunk_fails_its_recording_and_no_other(home: Path) -> N
 async def test_a_chunk_that_fails_for_good_calls_off_the_others_of_its_recording(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, SLEEP)
     one = film(home, 700)
     chunk = one.folder / "00000.chunk"
     chunk.write_bytes(chunk.read_bytes()[:3000])
@@ -312,7 +326,7 @@ async def test_a_target_that_cannot_be_written_is_a_failure_that_names_it(home: 
 async def test_a_stop_that_waits_no_longer_leaves_nothing_running(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, SLEEP)
     one = film(home, 1100)
     async with encoding(home, EncoderPoolOptions(stall_seconds=40), drain_seconds=0.3) as kernel:
         await say(kernel, *one.events)
@@ -332,7 +346,7 @@ async def test_a_stop_that_waits_no_longer_leaves_nothing_running(
 async def test_a_recording_that_is_discarded_while_it_is_encoded_is_called_off(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "sleep 54321")
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, SLEEP)
     one = film(home, 2000)
     async with encoding(home, EncoderPoolOptions(stall_seconds=40)) as kernel:
         await say(kernel, *one.chunks)

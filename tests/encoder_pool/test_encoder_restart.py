@@ -18,8 +18,8 @@ from plugins.encoder_pool import EncoderPool, handover, jobs
 from plugins.encoder_pool.making import Order, make_segment, make_video
 from plugins.encoder_pool.names import Names
 from plugins.events import RecordingDiscarded, VideoAvailable, VideoFailed
-from plugins.feed import Child
-from plugins.ffmpeg import Encoding, find
+from plugins.video.feed import Child
+from plugins.video.ffmpeg import Encoding, find
 from tests.encoder_pool.films import SESSION, film
 from tests.encoder_pool.pools import (
     encoding,

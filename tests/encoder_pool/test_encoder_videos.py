@@ -20,8 +20,8 @@ from plugins import catalogue
 from plugins.encoder_pool import EncoderPool, EncoderPoolOptions, jobs
 from plugins.encoder_pool.names import Names
 from plugins.events import EncoderProbe, RecordingDiscarded, VideoAvailable, VideoFailed, VideoPruned
-from plugins.ffmpeg import Encoding
 from plugins.recorder.frames import CHUNK_FRAMES
+from plugins.video.ffmpeg import Encoding
 from tests.encoder_pool.films import PRODUCER, SESSION, decode, film, shown, size_of
 from tests.encoder_pool.pools import (
     encoding,
@@ -143,7 +143,7 @@ async def test_full_chunks_are_encoded_while_the_recording_goes_on(home: Path) -
         await say(kernel, *one.chunks)
         await kernel.settle()
         assert [file.name for file in one.folder.glob("*.mp4")] == ["00000.mp4"]
-        assert jobs.read_encoding(one.folder) == Encoding(codec="libx264", crf=21, preset="veryfast")
+        assert jobs.read_encoding(one.folder) == Encoding(codec="libx264", crf=20, preset="veryfast")
         assert not kernel.records(VideoAvailable)
         await say(kernel, one.sealed)
         await kernel.settle()
@@ -435,7 +435,7 @@ async def test_under_backlog_new_recordings_are_encoded_faster_each_in_one_way(h
         await kernel.settle()
         for record in kernel.records(VideoAvailable):
             assert indices(home, record.event) == list(range(1100))
-    assert [qualities(home / one.plan.path) for one in films] == [{"20.0"}, {"20.0"}, {"21.0"}]
+    assert [qualities(home / one.plan.path) for one in films] == [{"19.0"}, {"19.0"}, {"20.0"}]
 
 
 async def test_progress_is_said_and_counted(home: Path) -> None:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from plugins.feed import Child, Failed, Hung, run
+from plugins.video.feed import Child, Failed, Hung, run
+from plugins.video.priority import STARVED_SECONDS, STARVED_SHARE, Hunger, Priority, Starved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 FRAME = bytes(300_000)
+SLEEP = f"sleep 9{os.getpid()}"
+"""Known among all processes, also those of other tests that run at the same time."""
 
 
 def test_frames_arrive_whole_and_in_order(tmp_path: Path) -> None:
@@ -52,15 +55,15 @@ def test_one_that_stops_reading_has_failed_even_if_it_says_otherwise(tmp_path: P
 
 def test_one_that_reads_nothing_is_killed_with_all_its_children(tmp_path: Path) -> None:
     with pytest.raises(Hung, match=r"no progress for 0\.3 s"):
-        run(Child(), _shell("sleep 98765 & sleep 98765"), tmp_path, _endless(), stall_seconds=0.3)
+        run(Child(), _shell(f"{SLEEP} & {SLEEP}"), tmp_path, _endless(), stall_seconds=0.3)
     _assert_nothing_runs()
 
 
 def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
     with pytest.raises(Hung):
-        run(Child(), _shell("cat > /dev/null; sleep 98765"), tmp_path, [FRAME], stall_seconds=0.3)
+        run(Child(), _shell(f"cat > /dev/null; {SLEEP}"), tmp_path, [FRAME], stall_seconds=0.3)
     with pytest.raises(Hung):
-        run(Child(), _shell("exec 2>&-; sleep 98765"), tmp_path, None, stall_seconds=0.3)
+        run(Child(), _shell(f"exec 2>&-; {SLEEP}"), tmp_path, None, stall_seconds=0.3)
     _assert_nothing_runs()
 
 
@@ -83,7 +86,7 @@ def test_it_can_be_called_off_from_another_thread(tmp_path: Path) -> None:
     child = Child()
     threading.Timer(0.2, child.kill).start()
     with pytest.raises(Failed, match="SIGKILL"):
-        run(child, _shell("sleep 98765"), tmp_path, _endless(), stall_seconds=60)
+        run(child, _shell(SLEEP), tmp_path, _endless(), stall_seconds=60)
     with pytest.raises(Failed, match="called off"):
         run(child, _shell("true"), tmp_path, None, stall_seconds=60)
     _assert_nothing_runs()
@@ -94,6 +97,46 @@ def test_it_runs_at_nice_10_in_a_process_group_of_its_own(tmp_path: Path) -> Non
     run(Child(), _shell(f"exec {sys.executable} -c '{script}' > said"), tmp_path, None, stall_seconds=15)
     nice = max(10, os.getpriority(os.PRIO_PROCESS, 0))
     assert (tmp_path / "said").read_text().split() == [str(nice), "True"]
+
+
+def test_fed_it_runs_in_the_idle_class_where_a_pool_says_so(tmp_path: Path) -> None:
+    script = "import os, sys; sys.stdin.buffer.read(); print(os.sched_getscheduler(0))"
+    for priority, fed, expected in (
+        (Priority(), True, os.SCHED_IDLE),
+        (Priority(), False, os.SCHED_OTHER),
+        (_nice(), True, os.SCHED_OTHER),
+    ):
+        frames = [FRAME] * 20 if fed else None
+        run(Child(priority), _shell(f"exec {sys.executable} -c '{script}' > said"), tmp_path, frames, stall_seconds=60)
+        assert (tmp_path / "said").read_text() == f"{expected}\n"
+
+
+def test_one_that_starves_in_the_idle_class_is_ended_and_the_next_runs_at_nice_10(tmp_path: Path) -> None:
+    """Stopped, it is given no more of the processor than on a machine whose cores are all busy."""
+    priority = Priority()
+    with pytest.raises(Starved):
+        run(Child(priority), _shell("kill -STOP $$"), tmp_path, _endless(), stall_seconds=60)
+    assert not priority.idle
+    _assert_nothing_runs()
+
+
+def test_it_counts_as_starved_by_the_processor_time_that_it_was_given_while_its_input_waited() -> None:
+    priority = Priority()
+    hunger = Hunger(os.getpid(), priority)
+    enough = time.process_time() + STARVED_SECONDS * STARVED_SHARE * 1.5
+    while time.process_time() < enough:
+        pass
+    hunger.waited(STARVED_SECONDS)
+    assert priority.idle
+    hunger.waited(STARVED_SECONDS / 2)
+    with pytest.raises(Starved):
+        hunger.waited(STARVED_SECONDS / 2)
+
+
+def _nice() -> Priority:
+    priority = Priority()
+    priority.prefer_nice()
+    return priority
 
 
 def test_a_pause_is_survived(tmp_path: Path) -> None:
@@ -124,4 +167,7 @@ def _endless() -> Iterator[bytes]:
 
 def _assert_nothing_runs() -> None:
     assert not psutil.Process().children()
-    assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "98765"]]
+    deadline = time.monotonic() + 30
+    while [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == SLEEP.split()]:
+        assert time.monotonic() < deadline  # what is killed takes a moment to go
+        time.sleep(0.01)

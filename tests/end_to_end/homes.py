@@ -70,10 +70,10 @@ def write_config(folder: Path, runner: str) -> Path:
 
 
 def records(home: Path, *types: str) -> list[dict[str, Any]]:
-    """The records in a home's log, read as plain JSON."""
+    """The records in a home's log, read as plain JSON; a line that the kernel is just writing is none yet."""
     found = []
     for segment in sorted((home / "log").glob("*.jsonl")):
-        for line in segment.read_bytes().splitlines():
+        for line in segment.read_bytes().split(b"\n")[:-1]:
             record = json.loads(line)
             if not types or record["event"]["type"] in types:
                 found.append(record)

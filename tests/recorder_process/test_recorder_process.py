@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -33,6 +33,9 @@ from tests.recorder_process.recording_scripts import (
     recorder_process,
     until,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def begun(home: Path) -> int:
@@ -131,7 +134,7 @@ def test_a_signal_to_the_scripts_terminal_does_not_reach_it(home: Path) -> None:
         script.ask("begin()")
         script.ask("look_until_served()")
         process = recorder_process(home)
-        assert os.getsid(process.pid) not in (os.getsid(script.process.pid), process.pid), "nor can it get a terminal"
+        assert os.getpgid(process.pid) not in (os.getpgid(script.process.pid), process.pid)
         script.ask("record(1, 30)")
         os.killpg(script.process.pid, signal.SIGINT)
         script.process.communicate()
@@ -151,9 +154,8 @@ def test_it_is_nice_to_the_script_and_keeps_nothing_of_its_environment_that_is_n
         assert not {"PYTHONPATH", "PYTHONWARNINGS"} & set(variables)
         assert process.nice() == psutil.Process(script.process.pid).nice() + 5
         assert process.cwd() == "/"
-        shares = Path(f"/proc/{process.pid}/autogroup")
-        if shares.exists():
-            assert shares.read_text().endswith(" nice 10\n"), "its session gets less of the machine, as a whole"
+        session = os.getsid(script.process.pid)
+        assert os.getsid(process.pid) == session, "Linux shares out by sessions first, whatever the niceness within"
 
 
 # And it goes ----------------------------------------------------------------------------------------------------------

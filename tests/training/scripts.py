@@ -19,7 +19,7 @@ from tests.end_to_end.homes import check_log, events, frames_of
 from tests.environments.bars import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 FOLDER = Path(__file__).parent
 ENVIRONMENTS = FOLDER.parent / "environments"
@@ -64,7 +64,9 @@ class Place:
         return script
 
     @contextmanager
-    def started(self, *command: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    def started(
+        self, *command: object, pass_fds: Sequence[int] = (), **environment: str
+    ) -> Iterator[subprocess.Popen[str]]:
         """`python …`, in a process group of its own as a terminal gives it; killed where it is left running."""
         process = subprocess.Popen(
             [sys.executable, *map(str, command)],
@@ -74,6 +76,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=pass_fds,
             start_new_session=True,
         )
         try:
@@ -89,7 +92,7 @@ class Place:
 
     def run(self, *command: object, seconds: float = 120, **environment: str) -> Ended:
         """`python …` to its end. Its pipes are read to their ends, too: nothing that it left behind holds them open."""
-        with self.started(*command, **environment) as process:
+        with self.started(*command, pass_fds=(), **environment) as process:
             out, err = process.communicate(timeout=seconds)
             return Ended(process.returncode, out, err)
 

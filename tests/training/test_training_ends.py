@@ -114,6 +114,30 @@ def test_ctrl_c_in_the_terminal_ends_the_script_and_not_the_recorder_process(pla
     assert place.recorder_starts() == 1
 
 
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def test_a_terminal_that_is_closed_ends_the_script_and_not_the_recorder_process(place: Place) -> None:
+    terminal, end = os.openpty()
+    login = place.write("login.py", IN_A_TERMINAL)
+    with place.started(login, end, place.write("train.py", UNTIL_INTERRUPTED), pass_fds=[end]) as process:
+        os.close(end)
+        wait_until(lambda: len(events(place.home, "EpisodeEnded")) >= 2, what="two episodes")
+        recorder = place.wait_for_recorder()
+        os.close(terminal)
+        assert process.wait(60) == -signal.SIGHUP
+        assert place.recorder() == recorder
+    place.at_rest()
+    assert place.recorder_starts() == 1
+    videos = events(place.home, "VideoAvailable")
+    assert len(videos) == len(events(place.home, "EpisodeStarted"))
+    assert place.video_names() == sorted(f"rl-video-episode-{video['first_episode']}.mp4" for video in videos)
+
+
 def test_a_second_ctrl_c_ends_the_waiting_and_the_videos_are_made_all_the_same(place: Place) -> None:
     with place.started(place.write("train.py", UNTIL_INTERRUPTED)) as process:
         wait_until(lambda: len(events(place.home, "EpisodeEnded")) >= 2, what="two episodes")

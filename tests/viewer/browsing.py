@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TOKEN = "test-token"
+TOKEN = "test-token"  # noqa: S105 - it opens nothing but a test's own server
 DEADLINE_SECONDS = 60.0
 ENVIRONMENTS = Path(__file__).parent.parent / "environments"
 
@@ -63,7 +64,7 @@ class Browser:
     @contextmanager
     def stream(self, after: int | None = None) -> Iterator[Stream]:
         address = self.url.replace("http", "ws") + "/ws"
-        with connect(address, additional_headers={"Cookie": self.cookie}, origin=self.url) as socket:  # type: ignore[arg-type] # a NewType of str
+        with connect(address, additional_headers={"Cookie": self.cookie}, origin=Origin(self.url)) as socket:
             stream = Stream(socket)
             stream.say(type="subscribe", after=after)
             yield stream

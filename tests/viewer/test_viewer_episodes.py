@@ -72,7 +72,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     events += [recorded("r-4", 4), sealed("r-4", 4), *episode(4, recording="r-4")]
     events += [VideoFailed(recording="r-4", session=SESSION, attempts=3, reason="no space <left>")]
     events += [*video("r-5", 5, "videos/5.mp4", content), *episode(5, recording="r-5")]
-    pruned = {"path": "videos/5.mp4", "size_bytes": 1, "policy": "max_bytes", "reason": "too many bytes", "by": ""}
+    pruned: dict[str, Any] = {
+        "path": "videos/5.mp4",
+        "size_bytes": 1,
+        "policy": "max_bytes",
+        "reason": "too many bytes",
+        "by": "",
+    }
     events += [VideoPruned(recording="r-5", session=SESSION, **pruned)]
     events += [*episode(6, outcome="aborted", total_reward=None)]
     events += [episode(7)[0], session_ended(episodes=60)]

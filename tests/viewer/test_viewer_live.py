@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,6 +17,7 @@ from tests.viewer.browsing import CONFIG, Run, running_kernel, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -123,11 +123,11 @@ def test_capture_that_is_asked_for_is_applied_and_shown_as_both(run: Run, tmp_pa
     answer = run.browser.ask("POST", "/api/capture", {"mode": "every", "every": 2})
     assert answer.status_code == 202
     assert answer.json()["kernel"] == "running"
-    shown = until(
+    state = until(
         lambda: (state := run.browser.json("/api/capture"))["workers"] and state["workers"][0]["mode"] and state
     )
-    assert shown["asked"] == {"mode": "every", "every": 2}
-    assert (shown["workers"][0]["mode"], shown["workers"][0]["every"]) == ("every", 2)
+    assert state["asked"] == {"mode": "every", "every": 2}
+    assert (state["workers"][0]["mode"], state["workers"][0]["every"]) == ("every", 2)
     applied = next(record.event for record in read(tmp_path / "home", CaptureApplied))
 
     def captured() -> list[EpisodeStarted]:

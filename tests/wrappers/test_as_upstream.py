@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    Theirs = gymnasium.wrappers.RecordVideo[Any, Any]
+else:
+    Theirs = gymnasium.wrappers.RecordVideo  # its type has two parameters or three, by its version
 
-class Upstream(gymnasium.wrappers.RecordVideo[Any, Any]):
+
+class Upstream(Theirs):
     """Gymnasium's, which notes what it would encode."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

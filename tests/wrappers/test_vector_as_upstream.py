@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 if not hasattr(gymnasium.wrappers.vector, "RecordVideo"):
     pytest.skip("this Gymnasium has no RecordVideo for vector environments", allow_module_level=True)
 
+if TYPE_CHECKING:
+    Theirs = gymnasium.wrappers.vector.RecordVideo[Any, Any]
+else:
+    Theirs = gymnasium.wrappers.vector.RecordVideo  # its type has two parameters or three, by its version
 
-class Upstream(gymnasium.wrappers.vector.RecordVideo[Any, Any]):
+
+class Upstream(Theirs):
     """Gymnasium's, which notes what it would encode."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

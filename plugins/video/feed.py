@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import selectors
 import signal
@@ -12,13 +13,16 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
+from plugins.video.priority import Hunger, Priority, lower
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-NICE = 10
 PIPE_BYTES = 1 << 20
 WORDS_BYTES = 1 << 16
+LOOK_SECONDS = 0.25
+"""While one waits for an ffmpeg in the idle class, it is looked so often whether that gets on."""
 
 
 class Failed(Exception):
@@ -32,17 +36,22 @@ class Hung(Failed):
 class Child:
     """The ffmpeg that a job runs, one at a time.
 
+    One that is fed runs as the pool's `priority` says, any other at nice 10.
+
     `kill` may come from any thread and at any time. It is final: where no ffmpeg runs, none will be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, priority: Priority | None = None) -> None:
+        self.priority = priority
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
 
     @contextmanager
-    def started(self, arguments: Sequence[str], folder: Path, *, fed: bool) -> Iterator[subprocess.Popen[bytes]]:
-        """Start ffmpeg in a process group of its own, at nice 10. It is gone when the block is left."""
+    def started(
+        self, arguments: Sequence[str], folder: Path, *, fed: bool, idle: bool
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Start ffmpeg in a process group of its own, with low priority. It is gone when the block is left."""
         with self._lock:
             if self._killed:
                 raise Failed("it was called off")
@@ -56,7 +65,7 @@ class Child:
                 process_group=0,
             )
         try:
-            _make_nice(process.pid)
+            lower(process.pid, idle=idle)
             yield process
         finally:
             self._end(process)
@@ -93,10 +102,15 @@ def run(
 ) -> str:
     """Run ffmpeg to its end on these frames, one in memory at a time, and return what it said.
 
-    Raises `Failed` where it ends badly, and where nothing moved for `stall_seconds`: it is killed then. What the
-    iterator raises comes through.
+    Raises `Failed` where it ends badly, and where nothing moved for `stall_seconds`: it is killed then; `Starved` where
+    it was in the idle class, and should run at nice 10. What the iterator raises comes through.
     """
-    with child.started(arguments, folder, fed=frames is not None) as process, _Pipes(process, stall_seconds) as pipes:
+    fed = frames is not None
+    idle = child.priority if fed and child.priority is not None and child.priority.idle else None
+    with (
+        child.started(arguments, folder, fed=fed, idle=idle is not None) as process,
+        _Pipes(process, stall_seconds, None if idle is None else Hunger(process.pid, idle)) as pipes,
+    ):
         # Where it closes its input too early, its exit code and its words tell why.
         took_all = all(pipes.write(frame) for frame in frames or ())
         pipes.listen_to_the_end()
@@ -116,8 +130,10 @@ def run(
 class _Pipes:
     """The pipes to and from one ffmpeg, neither of which may block."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stall_seconds: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stall_seconds: float, hunger: Hunger | None) -> None:
         self.words = bytearray()
+        self._hunger = hunger
+        self._longest_select = math.inf if hunger is None else LOOK_SECONDS
         self._stall_seconds = stall_seconds
         self._stdin = process.stdin
         assert process.stderr is not None
@@ -168,8 +184,11 @@ class _Pipes:
             self._selector.unregister(descriptor)
 
     def _select(self, deadline: float) -> set[int]:
-        left = deadline - time.monotonic()
-        ready = {key.fd for key, _ in self._selector.select(max(left, 0))}
+        began = time.monotonic()
+        left = deadline - began
+        ready = {key.fd for key, _ in self._selector.select(min(max(left, 0), self._longest_select))}
+        if self._hunger is not None:
+            self._hunger.waited(time.monotonic() - began)
         if self._stderr.fileno() in ready:
             self._listen()
             if self._listening:
@@ -193,12 +212,6 @@ def _hung(stall_seconds: float) -> Hung:
 
 def _ending(code: int) -> str:
     return f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
-
-
-def _make_nice(group: int) -> None:
-    # The group, not the process alone: it counts for threads and children that it may have begun by now.
-    with suppress(ProcessLookupError):
-        os.setpriority(os.PRIO_PGRP, group, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

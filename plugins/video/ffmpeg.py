@@ -17,7 +17,7 @@ import imageio_ffmpeg
 import msgspec
 
 from kernel.plugin import Refused
-from plugins.feed import Child, Failed, run
+from plugins.video.feed import Child, Failed, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,186 @@
+"""One turn of one contender, in a process of its own: `python -m tests.benchmarks.turn ORDER MARK`.
+
+Plays the load with the contender around it, and leaves what it saw in the file `turn.json`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from array import array
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import msgspec
+import numpy as np
+
+from tests.benchmarks.contenders import CONTENDERS
+from tests.benchmarks.loads import LOADS, Load, Seen, make
+from tests.benchmarks.watching import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SB3 = ("SB3", "stepreel SB3")
+"""Stable-Baselines3's VecVideoRecorder, and ours."""
+WARM_UP_STEPS = 60
+PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be played, and how."""
+
+    load: str
+    contender: str
+    steps: int
+    """Of the loop; with several environments, each of them is stepped so often."""
+    every: int = 1
+    """Every so many episodes one is captured; 0: none."""
+    envs: int = 1
+    seed: int = 1
+    env_kwargs: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    """Arguments of our own wrapper."""
+    keep_pictures: bool = False
+    """Leave what was captured in `pictures.npy`."""
+
+
+class Played(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process itself saw of its turn."""
+
+    steps: int
+    loop_seconds: float
+    done_seconds: float
+    """Until the last video stood."""
+    longest_seconds: float
+    """The longest call of the loop, be it a step or a reset."""
+    step_seconds: dict[str, float]
+    """Percentiles of the steps."""
+    captured: int
+    """Frames that the videos should have, all together."""
+    ended: list[float]
+    """When each of the captured episodes ended: Unix times."""
+
+
+def play(env: gym.Env[Any, Any], load: Load, order: Order, took: array[float]) -> tuple[list[float], float]:
+    """The loop. Fills `took` with how long each step took; when episodes ended, and how long the longest reset took."""
+    clock = time.perf_counter
+    act = load.policy(_actions(env), order.seed)
+    ended: list[float] = []
+    longest_reset = 0.0
+    observation, _ = env.reset(seed=order.seed)
+    step = env.step
+    for place in range(len(took)):
+        action = act(observation)
+        entered = clock()
+        observation, _, terminated, truncated, _ = step(action)
+        took[place] = clock() - entered
+        if terminated or truncated:
+            ended.append(time.time())
+            entered = clock()
+            observation, _ = env.reset()
+            longest_reset = max(longest_reset, clock() - entered)
+    return ended, longest_reset
+
+
+def play_several(envs: Any, load: Load, order: Order, took: array[float]) -> tuple[list[float], float]:
+    """The loop of a vector environment, which resets its environments itself; Stable-Baselines3's is one, too."""
+    clock = time.perf_counter
+    space = getattr(envs, "single_action_space", None) or envs.action_space
+    acts = [load.policy(int(space.n), order.seed + place) for place in range(order.envs)]
+    if order.contender in SB3:
+        envs.seed(order.seed)
+        observations = envs.reset()
+    else:
+        observations, _ = envs.reset(seed=order.seed)
+    for place in range(len(took)):
+        actions = np.array([act(observation) for act, observation in zip(acts, observations, strict=True)])
+        entered = clock()
+        observations = envs.step(actions)[0]
+        took[place] = clock() - entered
+    return [], 0.0
+
+
+def opened(order: Order, load: Load, folder: Path) -> tuple[Any, list[Seen]]:
+    """What the loop steps, and the environments beneath, in which pictures are counted."""
+    seen = [make(load, keep_pictures=order.keep_pictures, **order.env_kwargs) for _ in range(order.envs)]
+    if order.contender in SB3:
+        return _sb3(order, seen, folder), seen
+
+    def due(episode: int) -> bool:
+        return order.every > 0 and episode % order.every == 0
+
+    wrap = partial(CONTENDERS[order.contender], **order.options)
+
+    def wrapped(place: int) -> gym.Env[Any, Any]:
+        own = folder / str(place) if order.envs > 1 else folder
+        own.mkdir(parents=True, exist_ok=True)
+        return wrap(seen[place], own, due)
+
+    if order.envs == 1:
+        return wrapped(0), seen
+    return gym.vector.SyncVectorEnv([partial(wrapped, place) for place in range(order.envs)]), seen
+
+
+def _sb3(order: Order, seen: list[Seen], folder: Path) -> Any:
+    """All environments in one picture, in videos of 200 steps, one behind the other."""
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecVideoRecorder
+
+    import stepreel
+
+    recorder = VecVideoRecorder if order.contender == "SB3" else stepreel.VecVideoRecorder
+    envs = DummyVecEnv([partial(seen.__getitem__, place) for place in range(len(seen))])
+    return recorder(envs, str(folder), record_video_trigger=lambda _: True, video_length=200)
+
+
+def _actions(env: gym.Env[Any, Any]) -> int:
+    assert isinstance(env.action_space, gym.spaces.Discrete)
+    return int(env.action_space.n)
+
+
+def turn(order: Order, folder: Path, mark: Callable[[str], None]) -> Played:
+    """Warm up with a video that nobody looks at, and play."""
+    load = LOADS[order.load]
+    several = order.envs > 1 or order.contender in SB3
+    loop = play_several if several else play
+    warm, _ = opened(msgspec.structs.replace(order, keep_pictures=False), load, folder / "warm")
+    loop(warm, load, order, array("d", bytes(8 * min(WARM_UP_STEPS, order.steps))))
+    warm.close()
+
+    env, seen = opened(order, load, folder / "videos")
+    took = array("d", bytes(8 * order.steps))
+    mark("begin")
+    began = time.perf_counter()
+    ended, longest_reset = loop(env, load, order, took)
+    loop_seconds = time.perf_counter() - began
+    env.close()
+    done_seconds = time.perf_counter() - began
+    pictures = sum(one.pictures for one in seen)
+    if order.keep_pictures:
+        np.save(folder / "pictures.npy", np.array(seen[0].kept))
+    return Played(
+        steps=order.steps * order.envs,
+        loop_seconds=loop_seconds,
+        done_seconds=done_seconds,
+        longest_seconds=max(*took, longest_reset),
+        step_seconds={name: float(np.percentile(took, at)) for name, at in PERCENTILES.items()},
+        captured=pictures // order.envs if order.contender in SB3 else pictures,
+        ended=ended[:: order.every] if order.every else [],
+    )
+
+
+def main() -> None:
+    """The order is JSON; the working directory is empty, and all is left in it."""
+    order, mark = msgspec.json.decode(sys.argv[1], type=Order), Mark(int(sys.argv[2]))
+    warnings.simplefilter("ignore")
+    gym.logger.min_level = gym.logger.ERROR
+    played = turn(order, Path.cwd(), mark)
+    Path("turn.json").write_bytes(msgspec.json.encode(played))
+    mark.close()
+
+
+if __name__ == "__main__":
+    main()
