@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 TOKEN = "test-token"  # noqa: S105 - it opens nothing but a test's own server
 DEADLINE_SECONDS = 60.0
@@ -108,10 +108,11 @@ class Stream:
 
 
 @contextmanager
-def served(home: Path, *arguments: str) -> Iterator[Browser]:
+def served(home: Path, *arguments: str, prefix: Sequence[str] = ()) -> Iterator[Browser]:
     """`python -m plugins.viewer HOME`, and who looks at it."""
+    port = () if "--port" in arguments else ("--port", "0")
     process = subprocess.Popen(
-        [sys.executable, "-m", "plugins.viewer", str(home), "--port", "0", *arguments],
+        [*prefix, sys.executable, "-m", "plugins.viewer", str(home), *port, *arguments],
         env={**os.environ, "STEPREEL_VIEWER_TOKEN": TOKEN},
         stdout=subprocess.PIPE,
         text=True,
