@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import struct
 import sys
 import threading
 from pathlib import Path
+
+from kernel.fail_points import fail_point
 
 _held: dict[Path, FileLock] = {}
 _turn = threading.Lock()
@@ -21,19 +24,34 @@ def write_whole(path: Path, content: bytes, *, lasting: bool) -> None:
     A `lasting` file is on disk when this returns, name included. Without it, a kill leaves the old file or the new
     one, whole; a power loss may leave neither.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{_mine}.tmp")
     try:
         with beside.open("wb") as file:
+            fail_point("files.whole.begun")
             file.write(content)
             if lasting:
                 file.flush()
                 os.fsync(file.fileno())
+        fail_point("files.whole.written")
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+    fail_point("files.whole.renamed")
     if lasting:
         sync_folder(path.parent)
+        fail_point("files.whole.lasting")
+
+
+def clear_up(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left of files that they were writing whole: of this name in the folder, or of any.
+
+    For whoever alone writes such files there; what its own threads are writing stays.
+    """
+    for half in folder.glob(".*.tmp"):
+        if half.name.startswith(f".{name}") and not half.name.endswith(f".{_mine}.tmp"):
+            half.unlink(missing_ok=True)
+            fail_point("files.half.removed")
 
 
 def sync_folder(folder: Path) -> None:
@@ -195,10 +213,19 @@ def file_system(path: Path, mountinfo: str) -> str:
     return found
 
 
+def _name_of_this_process() -> str:
+    """Not the pid alone, which comes again: in a container a kernel has the same at each start."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
+_mine = _name_of_this_process()
+
+
 def _forget_in_child() -> None:
     """Close what a fork copied: the locks themselves stayed with the parent."""
-    global _turn  # noqa: PLW0603 - a thread that did not come along may have it
+    global _turn, _mine  # noqa: PLW0603 - a thread that did not come along may have the one, and the other is the parent's
     _turn = threading.Lock()
+    _mine = _name_of_this_process()
     for lock in _held.values():
         os.close(lock.descriptor)
     _held.clear()

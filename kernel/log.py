@@ -33,7 +33,8 @@ from kernel.event import (
     decode_records,
     encode_lines,
 )
-from kernel.files import FileLock, acquire, holder, note_of, sync_folder, write_all, write_whole
+from kernel.fail_points import fail_point
+from kernel.files import FileLock, acquire, clear_up, holder, note_of, sync_folder, write_all, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -128,7 +129,9 @@ class Log:
         try:
             if self._active.size_bytes and self._active.size_bytes + len(lines) > self.segment_bytes:
                 self._roll()
+            fail_point("log.append.before")
             write_all(self._active.descriptor, lines)
+            fail_point("log.append.after")
         except OSError as error:
             self._undo(error)
             raise
@@ -147,11 +150,14 @@ class Log:
             raise self.broken
         seq, active, retired = self.last_seq, self._active, list(self._retired)
         try:
+            fail_point("log.sync.before")
             for segment in (*retired, active):
                 os.fsync(segment.descriptor)
+            fail_point("log.sync.after")
             if self._folder_changed:
                 self._folder_changed = False  # before the look, as a roll may come during it
                 sync_folder(self.folder)
+                fail_point("log.folder.synced")
         except OSError as error:
             self.broken = error
             raise
@@ -169,9 +175,13 @@ class Log:
         removed_bytes = 0
         while self._sealed and self.size_bytes > self.keep_bytes and self._sealed[0].last_seq <= hold:
             oldest = self._sealed[0]
+            fail_point("log.trim.before")
             _remember_trimmed(self.folder, oldest)
+            fail_point("log.trim.remembered")
             oldest.path.unlink()
+            fail_point("log.trim.unlinked")
             oldest.path.with_suffix(".seal").unlink(missing_ok=True)
+            fail_point("log.trim.after")
             removed_bytes += oldest.size_bytes
             del self._sealed[0]
         if not removed_bytes:
@@ -192,8 +202,12 @@ class Log:
 
     def _recover(self) -> _Segment:
         self.folder.mkdir(exist_ok=True)
-        for stale in self.folder.glob(".*.tmp"):
-            stale.unlink()
+        fail_point("log.folder.made")
+        clear_up(self.folder)
+        for seal in self.folder.glob("*.seal"):
+            if not seal.with_suffix(".jsonl").exists():  # it was being trimmed
+                seal.unlink()
+                fail_point("log.seal.removed")
         self._nth = _trimmed_nth(self.folder)
         paths = segments(self.folder)
         for path, following in pairwise(paths):
@@ -211,12 +225,15 @@ class Log:
             self._folder_changed = True
             return _new_segment(self.folder, 1)
         paths[-1].with_suffix(".seal").unlink(missing_ok=True)  # there is one where somebody removed the segment behind
+        fail_point("log.seal.undone")
         active, self.repaired = _repair(paths[-1])
         self._nth.update(active.nth)
         return active
 
     def _roll(self) -> None:
+        fail_point("log.roll.before")
         following = _new_segment(self.folder, self.last_seq + 1)
+        fail_point("log.roll.after")
         self._retired.append(self._active)  # in this order, so that `sync` in its thread misses neither
         self._active = following
         self._folder_changed = True
@@ -474,6 +491,7 @@ def _unusable(home: Path, error: OSError) -> HomeRefused:
 
 def _home_id(home: Path) -> str:
     file = home / "home.json"
+    clear_up(home, file.name)
     known = _read_small(file, _Home)
     if known is None:
         known = _Home(secrets.token_hex(8))
@@ -539,13 +557,19 @@ def _repair(path: Path) -> tuple[_Segment, LogTailCut | None]:
     if valid_beyond:
         raise _damaged(path, f"byte {segment.size_bytes}", fault)
     segment.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-    if not fault:
-        return segment, None
-    torn = path.read_bytes()[segment.size_bytes :]
     beside = path.with_name(f"{path.stem}.{segment.size_bytes}.torn")
+    if not fault:
+        # Where nothing was appended since an earlier start has cut the tail, it was killed before it had said so.
+        cut = LogTailCut(kept_as=beside.name, size_bytes=beside.stat().st_size) if beside.exists() else None
+        return segment, cut
+    torn = path.read_bytes()[segment.size_bytes :]
+    fail_point("log.repair.before")
     write_whole(beside, torn, lasting=True)
+    fail_point("log.repair.kept")
     os.ftruncate(segment.descriptor, segment.size_bytes)
+    fail_point("log.repair.cut")
     os.fsync(segment.descriptor)
+    fail_point("log.repair.after")
     return segment, LogTailCut(kept_as=beside.name, size_bytes=len(torn))
 
 
@@ -553,7 +577,9 @@ def _seal(segment: _Segment) -> _Segment:
     with segment.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     seal = _Seal(segment.last_seq, segment.size_bytes, digest, segment.nth)
+    fail_point("log.seal.before")
     write_whole(segment.path.with_suffix(".seal"), msgspec.json.encode(seal) + b"\n", lasting=True)
+    fail_point("log.seal.after")
     return segment
 
 
@@ -627,9 +653,13 @@ def _salvage_segment(path: Path, following: Path | None) -> int:
         missing += seq - expected
         expected, passed = seq + 1, 0
     kept.extend(_stand_in(missed) for missed in range(expected, end))
+    fail_point("log.salvage.before")
     write_whole(path.with_name(f"{path.stem}.{segment.size_bytes}.damaged"), b"\n".join(lost), lasting=True)
+    fail_point("log.salvage.kept")
     path.with_suffix(".seal").unlink(missing_ok=True)
+    fail_point("log.salvage.unsealed")
     write_whole(path, b"\n".join([*kept, b""]), lasting=True)
+    fail_point("log.salvage.after")
     return missing + max(0, end - expected)
 
 

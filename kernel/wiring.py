@@ -6,12 +6,16 @@ import importlib
 import importlib.metadata
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 
-from kernel.config import Config, ConfigRefused, convert
+from kernel.config import Config, ConfigRefused, convert, read_config
+from kernel.event import KernelStarted
+from kernel.log import read
 from kernel.plugin import Options, Plugin
+
+O = TypeVar("O", bound=Options)  # noqa: E741 - as kernel.plugin calls it
 
 PLUGINS = "stepreel.plugins"
 COMMANDS = "stepreel.commands"
@@ -57,6 +61,28 @@ def find(use: str) -> type[Plugin[Any]]:
     if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
         raise ValueError(f'"{attribute}" in {module_name} is not a plugin class')
     return plugin
+
+
+def last_options(home: Path, kind: type[Plugin[O]]) -> O | None:
+    """A plugin's options in the configuration that the home was last run with; None where that is gone, or has none.
+
+    Raises `HomeRefused` where the log is damaged.
+    """
+    last: KernelStarted | None = None
+    for record in read(home, KernelStarted):
+        if record.event.config:
+            last = record.event
+    try:
+        tables = read_config(Path(last.config)).settings.plugins if last else {}
+    except ConfigRefused:
+        return None
+    ours = f"{kind.__module__}:{kind.__qualname__}"
+    for name in (name for name, use in last.plugins.items() if use == ours) if last else ():
+        table = {key: value for key, value in tables.get(name, {}).items() if key not in ("use", "required")}
+        options = convert(table, kind.options_type, f"[plugins.{name}]", [])
+        if options is not None:
+            return cast("O", options)
+    return None
 
 
 def entry_points(group: str) -> dict[str, str]:

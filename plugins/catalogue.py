@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel import files
+from kernel.fail_points import fail_point
 from kernel.files import sync_folder, write_whole
 from plugins.events import Keep, VideoAvailable
 
@@ -73,7 +75,9 @@ def folder(home: Path) -> Path:
 def write(home: Path, entry: Entry) -> None:
     """Write or replace an entry; it is on disk when this returns."""
     folder(home).mkdir(parents=True, exist_ok=True)
+    fail_point("catalogue.write.before")
     write_whole(_file(home, entry.recording), msgspec.json.format(msgspec.json.encode(entry)), lasting=True)
+    fail_point("catalogue.write.after")
 
 
 def read(home: Path, recording: str) -> Entry | None:
@@ -94,8 +98,15 @@ def read_all(home: Path) -> Iterator[Entry]:
 
 def remove(home: Path, recording: str) -> None:
     """Remove an entry; it is gone for good when this returns."""
+    fail_point("catalogue.remove.before")
     _file(home, recording).unlink(missing_ok=True)
+    fail_point("catalogue.remove.after")
     sync_folder(folder(home))
+
+
+def clear_up(home: Path) -> None:
+    """Remove what killed kernels left of entries that they were writing. Only for the kernel that has the home."""
+    files.clear_up(folder(home))
 
 
 def identify(file: Path) -> FileIdentity:

@@ -372,7 +372,7 @@ class PruneIntended(Event):
     path: str
     size_bytes: int
     policy: str
-    """`keep`, `max_videos`, `max_age`, `max_videos_per_session`, `max_bytes`, `asked` or `replaced`."""
+    """`keep`, `max_videos`, `max_age`, `max_videos_per_session`, `max_bytes`, `asked`, `replaced` or `gone`."""
     reason: str
     by: str = ""
 

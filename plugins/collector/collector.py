@@ -13,7 +13,8 @@ import anyio.to_thread
 import msgspec
 
 from kernel.event import Damaged, Record
-from kernel.files import acquire, write_whole
+from kernel.fail_points import fail_point
+from kernel.files import acquire, clear_up, write_whole
 from kernel.plugin import Options, Plugin, on_batch
 from plugins.collector.folder import ProducerFolder, SpoolDamaged
 from plugins.collector.sessions import (
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-BUILDING_SECONDS = 60.0
-"""A folder under a temporary name that is older, and that nobody has locked, is a dead builder's."""
+CAPTURE = "capture.json"
+"""The file of the home with what users asked for, for producers that come later."""
 
 
 LONGEST_WATCH_SECONDS = 60.0
@@ -71,6 +72,7 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
         self._spool.mkdir(exist_ok=True)
         await anyio.to_thread.run_sync(_clear_up, self._spool, sessions_folder(self.home))
         await anyio.to_thread.run_sync(clear_marks, self.home)
+        await anyio.to_thread.run_sync(clear_up, self.home, CAPTURE)
         self._release_hold()
         self._in_the_log = self._found_in_the_log()
         try:
@@ -186,7 +188,9 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
             # Of a script that was killed before it had said anything there is nothing to be ended.
             if totals is not None and (totals.knows(session) or not is_of_script(path)):
                 await self.publish(totals.end(session, outcome))
+                fail_point("collector.session.said")
             await self.sync()
+            fail_point("collector.session.synced")
             await anyio.to_thread.run_sync(forget, path)
             self._totals.forget(session)
             ended = True
@@ -221,14 +225,14 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
 
     def _release_hold(self) -> None:
         """Nobody watches the disk while no kernel runs: capture must not stay held by a kernel that is gone."""
-        common = self.home / "capture.json"
+        common = self.home / CAPTURE
         control = _read_control(common)
         if control.held:
             _write_control(common, msgspec.structs.replace(control, held=False))
 
     def _write_controls(self, record: Record[CaptureAsked | CaptureHeld | SessionAsked]) -> None:
         session = None if isinstance(record.event, CaptureHeld) else record.event.session
-        common = self.home / "capture.json"
+        common = self.home / CAPTURE
         if session is None:
             _write_control(common, _applied(_read_control(common), record))
         for path in self._spool.iterdir():
@@ -239,11 +243,15 @@ class Collector(Plugin[CollectorOptions], publishes=[ProducerSetAside, SessionEn
 
 
 def _clear_up(*folders: Path) -> None:
-    """Remove what a kill left of a folder in the making; a builder that lives holds its lock, or has just begun."""
+    """Remove what a kill left of a folder in the making, or in the going.
+
+    A builder that lives holds its lock, or is about to take it; that one makes its folder again.
+    """
     for building in (path for folder in folders if folder.is_dir() for path in folder.glob(".*.tmp")):
-        lock = acquire(building / "lock") if time.time() - building.stat().st_mtime > BUILDING_SECONDS else None
+        lock = acquire(building / "lock") if building.is_dir() else None
         if lock is not None:
             shutil.rmtree(building)
+            fail_point("collector.building.removed")
             lock.release()
 
 
@@ -278,4 +286,6 @@ def _read_control(path: Path) -> Control:
 
 
 def _write_control(path: Path, control: Control) -> None:
+    fail_point("collector.control.before")
     write_whole(path, msgspec.json.encode(control) + b"\n", lasting=False)
+    fail_point("collector.control.after")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from kernel.event import decode_batch
+from kernel.fail_points import fail_point
 from kernel.files import FileLock, acquire, sync_folder, write_whole
 from plugins.collector.work import OpenWork, SealedFrames
 from plugins.events import RecordingStarted
@@ -126,13 +127,17 @@ class ProducerFolder:
         """
         self._ends_written = True
         if self._reading is not None and self._reading.stat().st_size > self._offset:
+            fail_point("collector.tail.before")
             os.truncate(self._reading, self._offset)
+            fail_point("collector.tail.cut")
         for recording in self.recording_folders():
             if recording.name not in self._begun:
                 _remove_folder(recording)
         ends = self._work.ends({name: _seal(self.folder / name) for name in self._work.recordings})
         if ends:
+            fail_point("collector.ends.before")
             append_batch(self._reading or event_file(self.folder, self._removed_up_to + 1), self.next_nth, ends)
+            fail_point("collector.ends.after")
         return bool(ends)
 
     @property
@@ -159,22 +164,29 @@ class ProducerFolder:
                 self._reading = None
             self.finished = True
         if self._behind is not None:
+            fail_point("collector.collected.before")
             write_whole(self.folder / COLLECTED, self._behind, lasting=True)
+            fail_point("collector.collected.after")
             self._behind = None
         for path in event_files(self.folder):
             if _number(path) <= self._behind_up_to:
                 path.unlink()
+                fail_point("collector.events.removed")
         self._removed_up_to = self._behind_up_to
         sync_folder(self.folder)
 
     def remove_folder(self) -> None:
         """Remove the whole folder, once no recording waits in it any more."""
         assert self._lock is not None
+        fail_point("collector.folder.before")
         for path in self.folder.iterdir():
             if path.name != "lock":
                 path.unlink()
+                fail_point("collector.folder.file_removed")
         (self.folder / "lock").unlink()
+        fail_point("collector.folder.unlocked")
         self.folder.rmdir()
+        fail_point("collector.folder.removed")
         self._lock.release()
 
     def release(self) -> None:
@@ -223,4 +235,6 @@ def _seal(recording: Path) -> SealedFrames:
 def _remove_folder(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
+        fail_point("collector.unspoken.file_removed")
     folder.rmdir()
+    fail_point("collector.unspoken.removed")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.fail_points import fail_point
 from kernel.files import holder, write_whole
 from plugins.events import EpisodeEnded, RecordingSealed, SessionEnded, SessionStarted, WorkerEnded
 from plugins.recorder.sessions import mark_ended, read_owner, sessions_folder
@@ -112,7 +113,9 @@ def session_of(producer: str) -> str:
 
 def note_in_the_log(folder: Path) -> None:
     """Remember that something of a session is in the log, though the producer that said it has left no folder."""
+    fail_point("collector.in_the_log.before")
     write_whole(folder / IN_THE_LOG, b"", lasting=True)
+    fail_point("collector.in_the_log.after")
 
 
 def is_in_the_log(folder: Path) -> bool:
@@ -131,5 +134,8 @@ def forget(folder: Path) -> None:
     if is_of_script(folder):
         mark_ended(folder)
     leaving = folder.with_name(f".{folder.name}.leaving.tmp")
+    fail_point("collector.forget.before")
     folder.rename(leaving)
+    fail_point("collector.forget.renamed")
     shutil.rmtree(leaving)
+    fail_point("collector.forget.after")

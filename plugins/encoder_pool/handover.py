@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.fail_points import fail_point
 from kernel.files import sync_folder, write_whole
 from plugins import catalogue
 from plugins.video.ffmpeg import Video
@@ -54,7 +55,9 @@ def settle_target(names: Names, home: Path, folder: Path, plan: RecordingPlan, s
         target = wanted.with_stem(f"{wanted.stem}-{number}")
         number += 1
     if target != wanted:
+        fail_point("encoder.target.before")
         write_whole(folder / "target", str(target).encode(), lasting=False)
+        fail_point("encoder.target.after")
     return target
 
 
@@ -81,8 +84,11 @@ def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: Rec
     thumbnail = None
     if made.thumbnail is not None:
         thumbnail = thumbnail_of(home, plan.recording)
+        fail_point("encoder.place.before")
         _rename(made.thumbnail, thumbnail, plan.recording)
+        fail_point("encoder.place.thumbnail")
     _rename(made.beside or made.file, target, plan.recording)
+    fail_point("encoder.place.video")
     entry = catalogue.Entry(
         recording=plan.recording,
         session=sealed.session,
@@ -131,6 +137,7 @@ def withdraw(home: Path, entry: catalogue.Entry) -> None:
     """Remove an entry and its thumbnail; the video is replaced, or gone."""
     if entry.thumbnail is not None:
         (home / entry.thumbnail).unlink(missing_ok=True)
+        fail_point("encoder.withdraw.thumbnail")
     catalogue.remove(home, entry.recording)
 
 
@@ -154,6 +161,7 @@ def remove_hidden(home: Path, folder: Path, plan: RecordingPlan, sealed: Recordi
     for parent in (target_of(home, folder, plan, sealed).parent, catalogue.folder(home)):
         for file in parent.glob(f".{plan.recording}.*"):
             file.unlink(missing_ok=True)
+            fail_point("encoder.hidden.removed")
 
 
 def sha256_of(file: Path) -> str:
@@ -167,11 +175,13 @@ def _rename(file: Path, target: Path, recording: str) -> None:
     _make_folder(target.parent)
     try:
         file.replace(target)
+        fail_point("encoder.rename.after")
     except OSError as error:
         if error.errno != errno.EXDEV:  # as mounted folders of one file system say it, too
             raise
         _copy_beside(file, target, recording).replace(target)
     sync_folder(target.parent)
+    fail_point("encoder.rename.synced")
 
 
 def _copy_beside(file: Path, target: Path, recording: str) -> Path:
@@ -179,7 +189,9 @@ def _copy_beside(file: Path, target: Path, recording: str) -> Path:
     beside = target.with_name(f".{recording}.{secrets.token_hex(6)}.tmp")
     try:
         shutil.copyfile(file, beside)
+        fail_point("encoder.copy.written")
         sync_file(beside)
+        fail_point("encoder.copy.synced")
     except OSError:
         beside.unlink(missing_ok=True)
         raise
@@ -199,6 +211,7 @@ def _make_folder(folder: Path) -> None:
     """Make a folder and what is missing above it, to last."""
     for missing in reversed(list(_missing(folder))):
         missing.mkdir(exist_ok=True)
+        fail_point("encoder.place.folder_made")
         sync_folder(missing.parent)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(folder))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.fail_points import fail_point
 from kernel.files import write_whole
 from plugins.recorder.frames import CHUNK_FRAMES
 from plugins.recorder.spool import RecordingPlan
@@ -150,6 +151,7 @@ def remove_segments(folder: Path) -> None:
     """Have every chunk encoded anew."""
     for chunk in standing_in(folder):
         segment_in(folder, chunk).unlink(missing_ok=True)
+        fail_point("encoder.segment.removed")
 
 
 def attempt_in(folder: Path, name: str) -> Path:
@@ -161,6 +163,7 @@ def remove_attempts(folder: Path) -> None:
     """Remove what attempts left. An ffmpeg that outlived its kernel may still be writing: to nobody, then."""
     for file in folder.glob("attempt-*"):
         file.unlink(missing_ok=True)
+        fail_point("encoder.attempt.removed")
 
 
 def read_encoding(folder: Path) -> Encoding | None:
@@ -173,7 +176,9 @@ def read_encoding(folder: Path) -> Encoding | None:
 
 def write_encoding(folder: Path, encoding: Encoding) -> None:
     """Settle how all chunks of the recording are encoded."""
+    fail_point("encoder.encoding.before")
     write_whole(folder / "encoding.json", msgspec.json.encode(encoding), lasting=False)
+    fail_point("encoder.encoding.after")
 
 
 def remove(home: Path, folder: Path) -> None:
@@ -183,17 +188,21 @@ def remove(home: Path, folder: Path) -> None:
     folder, too, may be removed by the collector.
     """
     leaving = _leaving(home, folder.name)
+    fail_point("encoder.leave.before")
     try:
         folder.rename(leaving)
     except FileNotFoundError:
         return
+    fail_point("encoder.leave.renamed")
     shutil.rmtree(leaving)
+    fail_point("encoder.leave.after")
 
 
 def remove_leftovers(home: Path) -> None:
     """Finish the removals that a kill interrupted."""
     for folder in (home / "spool").glob(_leaving(home, "*").name):
         shutil.rmtree(folder)
+        fail_point("encoder.leftover.removed")
 
 
 def _leaving(home: Path, name: str) -> Path:

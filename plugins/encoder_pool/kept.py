@@ -7,7 +7,8 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kernel.files import sync_folder, write_whole
+from kernel.fail_points import fail_point
+from kernel.files import clear_up, sync_folder, write_whole
 from plugins import catalogue
 from plugins.encoder_pool import jobs
 
@@ -34,7 +35,9 @@ def keep(home: Path, folder: Path, bound_bytes: int, reason: str) -> None:
     _make_room(place.parent, bound_bytes - _size_of(folder))
     _write_reason(folder, reason)
     os.utime(folder)  # so that the oldest folder is the one that was moved first
+    fail_point("encoder.keep.before")
     folder.replace(place)
+    fail_point("encoder.keep.after")
     sync_folder(place.parent)
 
 
@@ -43,6 +46,7 @@ def keep_nothing(home: Path, folder: Path, bound_bytes: int, reason: str) -> Non
     place = catalogue.failed_folder(home, folder.name)
     _make_room(place.parent, bound_bytes)
     place.mkdir(exist_ok=True)
+    fail_point("encoder.keep.folder_made")
     _write_reason(place, reason)
     jobs.remove(home, folder)
 
@@ -53,11 +57,14 @@ def _make_room(failed: Path, room_bytes: int) -> None:
     sizes = {each: _size_of(each) for each in others}
     while others and (sum(sizes[each] for each in others) > room_bytes or len(others) >= MOST_FOLDERS):
         shutil.rmtree(others.pop(0))
+        fail_point("encoder.keep.made_room")
 
 
 def _write_reason(folder: Path, reason: str) -> None:
     with suppress(OSError):  # a full disk, say; it stands in the log, too
+        clear_up(folder, catalogue.FAILURE)
         write_whole(folder / catalogue.FAILURE, reason.encode(), lasting=False)
+        fail_point("encoder.keep.reason")
 
 
 def _size_of(folder: Path) -> int:

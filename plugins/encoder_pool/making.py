@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.fail_points import fail_point
 from plugins.encoder_pool import handover, jobs
 from plugins.recorder.frames import ChunkDamaged, ChunkReader
 from plugins.recorder.spool import RecordingPlan
@@ -40,6 +41,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     executable: Path
     stall_seconds: float
     thumbnail: bool
+    threads: int
+    """Of the encoder, for a video of one chunk. Segments are to be alike whenever they are made, and have one each."""
 
 
 def make_segment(order: Order, child: Child, chunk: int) -> None:
@@ -47,7 +50,9 @@ def make_segment(order: Order, child: Child, chunk: int) -> None:
     with _attempt(order.folder, "segment.mp4") as segment:
         frames = _encode(order, child, chunk, segment)
         _check(order, child, segment, frames)
+        fail_point("encoder.segment.before")
         segment.replace(jobs.segment_in(order.folder, chunk))
+        fail_point("encoder.segment.after")
 
 
 def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.Made:
@@ -56,21 +61,23 @@ def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.
     with _attempt(folder, "video.mp4") as file, _attempt(folder, "thumbnail.jpg") as jpeg:
         if sealed.chunks == 1 and not jobs.standing_in(folder):
             thumbnail = (sealed.frames // 2, jpeg.name) if order.thumbnail else None
-            _encode(order, child, 0, file, faststart=True, thumbnail=thumbnail)
+            _encode(order, child, 0, file, faststart=True, thumbnail=thumbnail, threads=order.threads)
+            fail_point("encoder.video.encoded")
             video = _check(order, child, file, sealed.frames)
         else:
+            fail_point("encoder.join.before")
             video = _join(order, child, sealed, file)
+            fail_point("encoder.join.after")
             if order.thumbnail:
                 # Half a frame early: the seek ends at the first frame that is not before it.
                 middle = (sealed.frames // 2 - 0.5) / order.plan.fps
                 arguments = ffmpeg.thumbnail_of(order.executable, file.name, middle, jpeg.name)
                 run(child, arguments, folder, None, stall_seconds=order.stall_seconds)
         ready = _ready(file)
+        sha256 = handover.sha256_of(ready)
+        fail_point("encoder.video.hashed")
         return handover.Made(
-            video=video,
-            file=ready,
-            sha256=handover.sha256_of(ready),
-            thumbnail=_ready(jpeg) if order.thumbnail else None,
+            video=video, file=ready, sha256=sha256, thumbnail=_ready(jpeg) if order.thumbnail else None
         )
 
 
@@ -82,12 +89,19 @@ def _encode(
     *,
     faststart: bool = False,
     thumbnail: tuple[int, str] | None = None,
+    threads: int = 1,
 ) -> int:
     """Feed one ffmpeg with a chunk; returns the number of frames that the chunk holds."""
     plan = order.plan
     frames = ffmpeg.Frames(width=plan.width, height=plan.height, fps=plan.fps)
     arguments = ffmpeg.encode(
-        order.executable, frames, order.encoding, output.name, faststart=faststart, thumbnail=thumbnail
+        order.executable,
+        frames,
+        order.encoding,
+        output.name,
+        faststart=faststart,
+        thumbnail=thumbnail,
+        threads=threads,
     )
     with _open(jobs.chunk_in(order.folder, chunk)) as reader:
         header = reader.header
@@ -157,7 +171,10 @@ def _check(order: Order, child: Child, file: Path, frames: int) -> ffmpeg.Video:
 def _ready(file: Path) -> Path:
     """Put a finished file on disk, under a name that outlives its attempt; the next start would remove it."""
     handover.sync_file(file)
-    return file.replace(jobs.attempt_in(file.parent, f"ready{file.suffix}"))
+    fail_point("encoder.ready.before")
+    ready = file.replace(jobs.attempt_in(file.parent, f"ready{file.suffix}"))
+    fail_point("encoder.ready.after")
+    return ready
 
 
 @contextmanager

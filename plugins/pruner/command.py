@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - the command line reads the annotations of a command
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,11 +12,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from kernel.config import ConfigRefused, LogOptions, convert, read_config
-from kernel.event import KernelStarted
-from kernel.log import HomeRefused, read
+from kernel.config import LogOptions
+from kernel.log import HomeRefused
 from kernel.runtime import Kernel, Outcome, StartRefused
-from kernel.wiring import Part
+from kernel.wiring import Part, last_options
 from plugins import catalogue
 from plugins.pruner.pruner import Pruner, PrunerOptions, asked_options
 from plugins.retention import asked_limits, displaced
@@ -66,7 +65,7 @@ def prune(
         "max_age_days": max_age_days,
     }
     try:
-        options = asked_options(_last_options(home), asked_limits(home))
+        options = asked_options(last_options(home, Pruner) or PrunerOptions(), asked_limits(home))
         options = msgspec.structs.replace(
             options, **{name: limit for name, limit in limits.items() if limit is not None}
         )
@@ -95,25 +94,6 @@ class PruneOnce(Pruner):
 
     async def run(self) -> None:
         return
-
-
-def _last_options(home: Path) -> PrunerOptions:
-    """The pruner's options in the configuration that the home was last run with; the defaults where it is gone."""
-    last: KernelStarted | None = None
-    for record in read(home, KernelStarted):
-        if isinstance(record.event, KernelStarted) and record.event.config:
-            last = record.event
-    try:
-        tables = read_config(Path(last.config)).settings.plugins if last else {}
-    except ConfigRefused:
-        tables = {}
-    ours = f"{Pruner.__module__}:{Pruner.__qualname__}"
-    for name in (name for name, use in last.plugins.items() if use == ours) if last else ():
-        table = {key: value for key, value in tables.get(name, {}).items() if key not in ("use", "required")}
-        options = convert(table, PrunerOptions, f"[plugins.{name}]", [])
-        if options is not None:
-            return options
-    return PrunerOptions()
 
 
 def _show(removals: Sequence[Removal]) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kernel.files import write_whole
+from kernel.fail_points import fail_point
+from kernel.files import clear_up, write_whole
 from kernel.log import last_seq
 from plugins.events import (
     CaptureHeld,
@@ -103,7 +104,10 @@ def recall(home: Path) -> Remembered:
 
 def remember(home: Path, up_to: int, history: History) -> None:
     """Have the next start read on from here: a log of gigabytes takes its time."""
+    clear_up(home, NAME)
+    fail_point("pruner.remember.before")
     write_whole(home / NAME, msgspec.json.encode(Remembered(up_to, history)), lasting=False)
+    fail_point("pruner.remember.after")
 
 
 NAME = "pruner.json"

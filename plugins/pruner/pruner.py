@@ -14,6 +14,7 @@ import anyio.to_thread
 import msgspec
 
 from kernel.event import Event
+from kernel.fail_points import fail_point
 from kernel.log import last_seq
 from kernel.plugin import Options, Plugin, on
 from plugins import catalogue
@@ -107,6 +108,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         """Sessions that lost a video, and whose folder may be empty by now."""
         self._outside: set[Path] = set()
         """Folders of videos outside of the home."""
+        await anyio.to_thread.run_sync(catalogue.clear_up, self.home)
         self._asked = await anyio.to_thread.run_sync(asked_limits, self.home)
         self._limits = asked_options(self.options, self._asked)
         await self._say_limits()
@@ -240,7 +242,9 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
             else:
                 intents.append(self._intent(removal.entry, removal.policy, removal.reason))
         if intents:
+            fail_point("pruner.intent.before")
             await self.publish(*intents)
+            fail_point("pruner.intent.after")
 
     async def _grant(self, wish: VideoDeleteAsked) -> None:
         entry = self._entries.get(wish.recording)
@@ -266,6 +270,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
     async def _carry_out(self, intent: PruneIntended) -> None:
         """Remove a video whose intent is in the log. One that cannot be removed is tried again at the next start."""
         await self.sync()
+        fail_point("pruner.intent.synced")
         entry = self._leaving.get(intent.recording)
         freed_bytes = 0
         if entry is not None:
@@ -285,7 +290,9 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         )
         self._history.note(pruned)
         self._leaving.pop(intent.recording, None)
+        fail_point("pruner.pruned.before")
         await self.publish(pruned)
+        fail_point("pruner.pruned.after")
         self._emptied.add(intent.session)
         await self._remove_empty_folders()
 

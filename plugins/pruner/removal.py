@@ -6,6 +6,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from kernel.fail_points import fail_point
 from kernel.files import sync_folder
 from plugins import catalogue
 from plugins.catalogue import FileIdentity
@@ -25,13 +26,16 @@ def remove(home: Path, entry: Entry) -> int:
     file = home / entry.path
     freed_bytes = 0
     if is_still(file, entry.identity):
+        fail_point("pruner.video.before")
         file.unlink()
+        fail_point("pruner.video.removed")
         sync_folder(file.parent)
         freed_bytes = entry.identity.size_bytes
     if entry.thumbnail is not None:
         thumbnail = home / entry.thumbnail
         if thumbnail.is_file() and not thumbnail.is_symlink():
             thumbnail.unlink()
+            fail_point("pruner.thumbnail.removed")
     catalogue.remove(home, entry.recording)
     return freed_bytes
 
@@ -52,4 +56,5 @@ def remove_empty_folder(home: Path, session: str) -> bool:
         return False
     with suppress(OSError):  # it is gone, holds something, or is a link
         (home / "videos" / session).rmdir()
+        fail_point("pruner.folder.removed")
     return True

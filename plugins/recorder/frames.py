@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from lz4.block import LZ4BlockError, compress, decompress
 
+from kernel.fail_points import fail_point
 from kernel.files import sync_folder, write_all
 
 if TYPE_CHECKING:
@@ -194,9 +195,12 @@ class ChunkWriter:
         """Write the end and rename to `.chunk`; returns that path. May be tried again after an `OSError`."""
         if not self._ended:
             self._file.append(_pack_end(self.frames))
+            fail_point("chunk.seal.ended")
             self._ended = True
         self._file.close()
-        return self._file.path.replace(self._file.path.with_suffix(".chunk"))
+        sealed = self._file.path.replace(self._file.path.with_suffix(".chunk"))
+        fail_point("chunk.seal.renamed")
+        return sealed
 
     def close(self) -> None:
         """Leave the part as it is."""
@@ -314,15 +318,20 @@ def seal_part(part: Path) -> int:
         except ChunkDamaged:
             pass  # what came before is good, and what follows is the torn tail
         if frames:
+            fail_point("part.seal.before")
             file.truncate(good)
+            fail_point("part.seal.cut")
             file.seek(good)
             file.write(_pack_end(frames))
             file.flush()
+            fail_point("part.seal.ended")
             os.fsync(file.fileno())
     if frames:
         part.replace(part.with_suffix(".chunk"))
+        fail_point("part.seal.renamed")
     else:
         part.unlink()
+        fail_point("part.empty.removed")
     sync_folder(part.parent)
     return frames
 

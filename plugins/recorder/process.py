@@ -25,7 +25,8 @@ from typing import Literal
 import msgspec
 
 import kernel.files
-from kernel.files import acquire, holder, write_all, write_whole
+from kernel.fail_points import fail_point
+from kernel.files import acquire, clear_up, holder, write_all, write_whole
 from plugins.recorder.sessions import sessions_folder
 from plugins.recorder.spool import spool_folder
 
@@ -39,6 +40,7 @@ WITHIN_SECONDS = 60.0
 """More unexpected ends than `RESTARTS` within so many seconds, and it is left off for a while."""
 AGAIN_SECONDS = 600.0
 """Before another try after one that was given up."""
+LIFE = "recorder.json"
 LOG_BYTES = 1 << 20
 """A recorder.log that is larger is begun anew."""
 
@@ -71,14 +73,16 @@ class Answer(msgspec.Struct, frozen=True):
 def read_life(home: Path) -> Life:
     """How the last recorder process ended; in good order, where there was none."""
     try:
-        return _decode_life((home / "recorder.json").read_bytes())
+        return _decode_life((home / LIFE).read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return Life()
 
 
 def write_life(home: Path, life: Life) -> None:
     """Say how it stands with the recorder process."""
-    write_whole(home / "recorder.json", msgspec.json.encode(life) + b"\n", lasting=False)
+    fail_point("recorder.life.before")
+    write_whole(home / LIFE, msgspec.json.encode(life) + b"\n", lasting=False)
+    fail_point("recorder.life.after")
 
 
 class RecorderProcess:
@@ -130,6 +134,7 @@ class RecorderProcess:
         return any(holder(self.home / name) is not None for name in ("wanted", "recorder.lock"))
 
     def _start(self) -> str:
+        clear_up(self.home, LIFE)
         last = read_life(self.home)
         if self._seen and _idle(self.home, last):
             return ""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from kernel.fail_points import fail_point
 from kernel.files import FileLock, acquire, holder, write_whole
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class Session:
         if self._owner.outcome is not None:
             return
         self._owner = msgspec.structs.replace(self._owner, outcome=outcome)
+        fail_point("session.end.before")
         write_whole(self.folder / "owner.json", msgspec.json.encode(self._owner), lasting=True)
+        fail_point("session.end.after")
         self._lock.release()
 
 
@@ -74,13 +77,16 @@ def open_session(home: Path, session: str, kind: Literal["runner", "script"]) ->
     if folder.exists():
         raise FileExistsError(f"{folder}: the session {session} was begun before; its id must be a new one")
     building.mkdir(parents=True, exist_ok=True)  # it may be there from one that was killed while it built
+    fail_point("session.begin.made")
     lock = acquire(building / "lock")
     if lock is None:
         raise FileExistsError(f"{building}/lock is held by another process, which begins the session {session}, too")
     owner = OwnerFile(session=session, pid=os.getpid(), kind=kind)
     try:
         write_whole(building / "owner.json", msgspec.json.encode(owner), lasting=True)
+        fail_point("session.begin.before")
         building.rename(folder)  # from here on it is seen, and seen as locked
+        fail_point("session.begin.after")
     except OSError:  # a sibling was quicker, or the disk is full
         lock.release()
         shutil.rmtree(building, ignore_errors=True)
@@ -118,6 +124,7 @@ def claim_worker(home: Path, session: str) -> int:
     for index in count(max(taken, default=-1) + 1):
         try:
             (folder / f"worker-{index:04d}").touch(exist_ok=False)
+            fail_point("session.worker.claimed")
         except FileExistsError:
             continue
         return index
@@ -127,6 +134,7 @@ def claim_worker(home: Path, session: str) -> int:
 def mark_ended(folder: Path) -> None:
     """Remember that a session is over, for those who would join it; before its folder goes."""
     _mark(folder).touch()
+    fail_point("session.mark.after")
 
 
 def clear_marks(home: Path) -> None:
@@ -134,6 +142,7 @@ def clear_marks(home: Path) -> None:
     for mark in sessions_folder(home).glob(".*.ended"):
         if time.time() - mark.stat().st_mtime > MARK_SECONDS:
             mark.unlink(missing_ok=True)
+            fail_point("session.mark.removed")
 
 
 def _mark(folder: Path) -> Path:

@@ -33,6 +33,7 @@ from zlib import crc32
 
 import msgspec
 
+from kernel.fail_points import fail_point
 from kernel.files import FileLock, acquire, sync_folder, write_all, write_whole
 from plugins.events import CaptureSettings, Keep, Probe, StepTimes
 from plugins.recorder.frames import ChunkHeader, ChunkWriter, GrowingFile
@@ -178,7 +179,9 @@ def append_batch(path: Path, first_nth: int, events: Sequence[Event]) -> None:
     """Append a batch to a dead producer's event file, which must end with a whole one; it lasts when this returns."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
+        fail_point("spool.append.created")
         write_all(descriptor, pack_batch(first_nth, [encode(event) for event in events]))
+        fail_point("spool.append.written")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -584,17 +587,22 @@ class Writer:
         folder = self._outbox.folder / film.plan.recording
         if not film.folder_made:
             folder.mkdir(exist_ok=True)
+            fail_point("spool.recording.made")
             write_whole(folder / "recording.json", msgspec.json.encode(film.plan), lasting=False)
+            fail_point("spool.recording.planned")
             film.folder_made = True
         if film.writer is None:
             film.writer = ChunkWriter(folder / f"{film.chunks_written:05d}.part", film.header)
+            fail_point("spool.part.begun")
             self._films.add(film)
         if write.payloads:
             film.writer.append(write.payloads)
+            fail_point("spool.frames.after")
             self._count(sum(map(len, write.payloads)), len(write.payloads))
             write.payloads = []  # a seal that fails is tried again alone
         if write.seal:
             film.writer.seal()
+            fail_point("spool.chunk.sealed")
             film.writer = None
             film.chunks_written += 1
             self._films.discard(film)
@@ -604,12 +612,15 @@ class Writer:
         some = _up_to(self._events, WRITE_BYTES)
         if self._event_file is None or self._event_file.size >= EVENT_FILE_BYTES:
             following = GrowingFile(event_file(self._outbox.folder, self._event_number + 1))
+            fail_point("spool.events.begun")
             if self._event_file is not None:
                 self._event_file.close()
             self._event_file = following
             self._event_number += 1
         batch = self._events[:some]
+        fail_point("spool.events.before")
         self._event_file.append(pack_batch(self._nth, batch))
+        fail_point("spool.events.after")
         self._nth += some
         del self._events[:some]
         self._count(sum(map(len, batch)), some)
@@ -693,6 +704,7 @@ class Writer:
             self._lock.release()
 
 
+BUILDS = 3
 TICK_SECONDS = 0.025
 RETRY_SECONDS = 0.25
 CONTROL_SECONDS = 0.25
@@ -746,16 +758,29 @@ def folder_bytes(folder: Path | str) -> int:
 
 
 def _make_folder(outbox: Outbox) -> FileLock:
-    """Build the producer's folder under another name, lock it, and rename it: who sees it unlocked knows it is dead."""
+    """Build the producer's folder under another name, lock it, and rename it: who sees it unlocked knows it is dead.
+
+    Before it is locked, a kernel that starts may take it for a dead builder's, and remove it: then it is built again.
+    """
+    for _ in range(BUILDS):
+        with suppress(FileNotFoundError, BlockingIOError):
+            return _build_folder(outbox)
+    return _build_folder(outbox)
+
+
+def _build_folder(outbox: Outbox) -> FileLock:
     building = outbox.folder.with_name(f".{outbox.producer}.tmp")
     building.mkdir(parents=True, exist_ok=True)
+    fail_point("spool.folder.made")
     lock = acquire(building / "lock")
     if lock is None:
-        raise OSError(f"{building}/lock is held; no other process should know this name")
+        raise BlockingIOError(f"{building}/lock is held by a kernel that starts")
     try:
         about = ProducerFile(producer=outbox.producer, session=outbox.session, pid=os.getpid(), started=time.time())
         write_whole(building / "producer.json", msgspec.json.encode(about), lasting=False)
+        fail_point("spool.folder.before")
         building.rename(outbox.folder)
+        fail_point("spool.folder.after")
     except OSError:
         lock.release()
         shutil.rmtree(building, ignore_errors=True)

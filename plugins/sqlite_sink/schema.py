@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
+from kernel.fail_points import fail_point
 from kernel.plugin import Refused
 
 if TYPE_CHECKING:
@@ -292,7 +293,9 @@ async def _migrate(
         await connection.execute("INSERT INTO cursor VALUES (?, 0)", (home_id,))
     await connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     await connection.execute(f"PRAGMA user_version = {len(migrations)}")
+    fail_point("schema.commit.before")
     await connection.execute("COMMIT")
+    fail_point("schema.commit.after")
 
 
 async def _pragma(connection: aiosqlite.Connection, name: str) -> int:

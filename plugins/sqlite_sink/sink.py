@@ -14,22 +14,17 @@ import msgspec
 
 from kernel.files import on_network
 from kernel.plugin import Options, Plugin, Refused, on_batch
-from plugins.events import StepRecorded
-from plugins.sqlite_sink.rows import INSERT_SESSION, WRITES, WRITES_OF, Row, insert_steps, step_row
+from plugins.sqlite_sink.rows import WRITES_OF
 from plugins.sqlite_sink.schema import OLDEST_SQLITE, prepare, refuse_header
-from plugins.sqlite_sink.shown import Shown
+from plugins.sqlite_sink.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from kernel.event import Event, Record
+    from kernel.event import Record
 
 BUSY_SECONDS = 30.0
 """How long to wait while another program writes to the database."""
-
-# SQLite lets go of the GIL for each statement, and beside a busy event loop gets it back only milliseconds later. One
-# row a statement would then be 2 ms a row (measured), so as many rows as there are go into one.
-_ROWS_AT_ONCE = (512, 64, 8, 1)
 
 
 class SqliteSinkOptions(Options):
@@ -78,7 +73,7 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
             await prepare(self._connection, self._file, home_id)
             if shared:
                 await _give_up_wal(self._connection)
-            await self._load()
+            self._tables = await Tables.open(self._connection)
             yield
         finally:
             with anyio.CancelScope(shield=True):
@@ -96,67 +91,13 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
 
         A failure, or a kill, anywhere in here leaves the last batch's state: the connection ends with its transaction.
         """
-        steps, groups = self._rows(records)
+        batch = self._tables.batch(records)
         await self.sync()
-        connection = self._connection
-        await connection.execute("BEGIN IMMEDIATE")
-        if self._new_sessions:
-            await connection.executemany(INSERT_SESSION, self._new_sessions)
-            self._new_sessions.clear()
-        await self._insert(steps)
-        for write, rows in zip(WRITES, groups, strict=True):
-            if rows:
-                await connection.executemany(write.sql, rows)
-        await connection.execute("UPDATE cursor SET seq = ?", (records[-1].seq,))
-        await connection.execute("COMMIT")
+        await self._tables.write(batch)
 
     @property
     def _file(self) -> Path:
         return self.home / self.options.path
-
-    async def _load(self) -> None:
-        """What rows refer to by number: each session's id; the videos that steps show are known as they begin."""
-        async with self._connection.execute("SELECT session, id FROM sessions") as rows:
-            self._session_ids: dict[str, int] = {session: number async for session, number in rows}
-        self._shown = Shown()
-        self._new_sessions: list[Row] = []
-
-    def _rows(self, records: list[Record[Any]]) -> tuple[list[Row], list[list[Row]]]:
-        """The rows of `steps`, and for each of `WRITES` its rows."""
-        steps: list[Row] = []
-        groups: list[list[Row]] = [[] for _ in WRITES]
-        session_ids, shown = self._session_ids, self._shown
-        for record in records:
-            event: Event = record.event
-            if type(event) is StepRecorded:
-                session_id = session_ids.get(event.session) or self._new_session(event.session)
-                video_id, is_news = (None, False) if event.frame is None else shown.place(event)
-                steps.append(step_row(record, session_id, video_id))
-                if not is_news:
-                    continue
-            else:
-                session = getattr(event, "session", None)
-                if session is not None and session not in session_ids:
-                    self._new_session(session)
-                shown.follow(record)
-            for index in WRITES_OF.get(type(event), ()):
-                row = WRITES[index].row(record)
-                if row is not None:
-                    groups[index].append(row)
-        return steps, groups
-
-    def _new_session(self, session: str) -> int:
-        session_id = self._session_ids[session] = len(self._session_ids) + 1
-        self._new_sessions.append((session_id, session))
-        return session_id
-
-    async def _insert(self, steps: list[Row]) -> None:
-        start = 0
-        for at_once in _ROWS_AT_ONCE:
-            while len(steps) - start >= at_once:
-                values = [value for row in steps[start : start + at_once] for value in row]
-                await self._connection.execute(_INSERT_STEPS[at_once], values)
-                start += at_once
 
 
 class _Home(msgspec.Struct):
@@ -183,6 +124,3 @@ async def _close(connection: aiosqlite.Connection) -> None:
         await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         await connection.close()
-
-
-_INSERT_STEPS = {at_once: insert_steps(at_once) for at_once in _ROWS_AT_ONCE}

@@ -122,6 +122,7 @@ def encode(
     *,
     faststart: bool = False,
     thumbnail: tuple[int, str] | None = None,
+    threads: int = 1,
 ) -> list[str]:
     """Encode raw frames from stdin to an MP4; `thumbnail` names a frame by its index, and the JPEG to make of it."""
     fps = exact(frames.fps)
@@ -130,7 +131,7 @@ def encode(
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{frames.width}x{frames.height}"),
         *("-framerate", f"{fps}", "-i", "pipe:0"),
         *("-map", "0:v", "-vf", _picture(frames), "-fps_mode", "passthrough"),
-        *("-c:v", encoding.codec, "-threads", "1", "-g", str(max(1, round(fps)))),
+        *("-c:v", encoding.codec, "-threads", str(threads), "-g", str(max(1, round(fps)))),
     ]
     if encoding.codec == "libx264":
         arguments += ["-profile:v", "high"]
@@ -219,20 +220,17 @@ def exact(fps: float) -> Fraction:
 
 def inspect(child: Child, executable: Path, folder: Path, file: str, *, stall_seconds: float) -> Video:
     """Read every packet of the video and decode none. Raises `Failed` where there is no video to read."""
-    arguments = [
-        str(executable),
-        "-hide_banner",
-        "-nostdin",
-        "-i",
-        file,
-        "-map",
-        "0:v",
-        "-c",
-        "copy",
-        "-f",
-        "null",
-        "-",
-    ]
+    arguments = [str(executable), "-hide_banner", "-nostdin", "-i", file, "-map", "0:v", "-c", "copy", *_TO_NOWHERE]
+    return _found(child, arguments, folder, file, stall_seconds)
+
+
+def decode(child: Child, executable: Path, folder: Path, file: str, *, stall_seconds: float) -> Video:
+    """Decode every frame of the video. Raises `Failed` where one cannot be, or there is no video to read."""
+    arguments = [str(executable), "-hide_banner", "-nostdin", "-xerror", "-i", file, "-map", "0:v"]
+    return _found(child, [*arguments, "-fps_mode", "passthrough", *_TO_NOWHERE], folder, file, stall_seconds)
+
+
+def _found(child: Child, arguments: list[str], folder: Path, file: str, stall_seconds: float) -> Video:
     words = run(child, arguments, folder, None, stall_seconds=stall_seconds + handling_seconds(folder / file))
     stream, counts = _STREAM.search(words), _COUNT.findall(words)
     if stream is None or not counts:
@@ -247,6 +245,7 @@ def handling_seconds(*files: Path) -> float:
 
 _STREAM = re.compile(r"Video: (\w+)\b.*?, (\d+)x(\d+)\b")
 _COUNT = re.compile(r"frame= *(\d+)")
+_TO_NOWHERE = ("-f", "null", "-")
 _QUIETLY = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-y")
 
 

@@ -7,17 +7,19 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from kernel.log import read
 from plugins.events import VideoAvailable
+from tests.benchmarks.loads import ENVIRONMENTS
 from tests.benchmarks.samples import BARE, Sample
-from tests.benchmarks.turn import Order, Played
+from tests.benchmarks.turn import SB3, Order, Played
 from tests.benchmarks.videos import Quality, decoded, frames_in, in_order
 from tests.benchmarks.watching import python, watch
+from tests.environments.bars import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +47,9 @@ def take_turn(order: Order) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="stepreel-benchmark-") as name:
         folder = Path(name)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STEPREEL")}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+        places = [str(ROOT), str(ENVIRONMENTS), environment.get("PYTHONPATH")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+        environment |= {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
         environment["OPENBLAS_NUM_THREADS"] = "1"  # its threads spin, which is no time of anybody's recording
         taken = watch([*python("tests.benchmarks.turn"), msgspec.json.encode(order).decode()], folder, environment)
         if taken.exit_code:
@@ -56,7 +60,6 @@ def take_turn(order: Order) -> dict[str, float]:
             "steps_per_second": played.steps / played.loop_seconds,
             "loop_seconds": played.loop_seconds,
             "done_seconds": played.done_seconds,
-            "longest_ms": played.longest_seconds * 1e3,
             **{f"{name}_ms": seconds * 1e3 for name, seconds in played.step_seconds.items()},
             "cpu_seconds": taken.cpu_seconds,
             "all_cpu_seconds": taken.all_cpu_seconds,
@@ -85,22 +88,33 @@ def videos_of(order: Order, played: Played, folder: Path) -> dict[str, float]:
     if delays:
         figures |= {"available_seconds": median(delays), "available_seconds_most": max(delays)}
     if order.load == "bars":
-        figures["frames_misplaced"] = float(sum(map(misplaced, videos)))
+        figures["frames_misplaced"] = float(misplaced(videos, goes_on=order.contender in SB3))
     if order.keep_pictures:
-        pictures = np.load(folder / "pictures.npy")
-        quality = Quality()
-        shown = (frame for video in videos for frame in decoded(video))
-        for frame, picture in zip(shown, pictures, strict=False):
-            quality.add(frame, picture)
-        figures["psnr_db"] = quality.decibels
+        figures |= quality_of(videos[0], np.load(folder / "pictures.npy"))
     return figures
 
 
-def misplaced(video: Path) -> int:
-    """How many frames show another index than their own."""
-    from tests.environments.bars import shown
+def misplaced(videos: Sequence[Path], *, goes_on: bool) -> int:
+    """How many frames of the bars show another step than the one they were captured behind.
 
-    return sum(shown(frame) != place for place, frame in enumerate(decoded(video)))
+    A video begins with an episode, so that frame k shows k; or it goes on where the one before has ended.
+    """
+    wrong = place = 0
+    for video in videos:
+        place = place if goes_on else 0
+        for frame in decoded(video):
+            wrong += shown(frame) != place
+            place += 1
+    return wrong
+
+
+def quality_of(video: Path, pictures: np.ndarray[Any, Any]) -> dict[str, float]:
+    """How near the first video's frames come to the pictures that were captured, and what they take."""
+    quality, frames = Quality(), 0
+    for frame, picture in zip(decoded(video), pictures, strict=False):
+        quality.add(frame, picture)
+        frames += 1
+    return {"psnr_db": quality.decibels, "bytes_per_frame": video.stat().st_size / frames}
 
 
 def _stood_at(folder: Path, videos: Sequence[Path]) -> list[float]:

@@ -63,6 +63,8 @@ class Spread(NamedTuple):
     most: float
 
     def __str__(self) -> str:
+        if self.least == self.most:
+            return plain(self.median)
         return f"{plain(self.median)} ({plain(self.least)} to {plain(self.most)})"
 
 
@@ -89,9 +91,25 @@ def ratio(samples: Sequence[Sample], below: Sequence[Sample], name: str) -> Spre
     )
 
 
+def beyond(mine: Sequence[Sample], bare: Sequence[Sample], theirs: Sequence[Sample]) -> Spread | None:
+    """The processor time beyond bare's, divided by another contender's beyond bare's, round by round."""
+
+    def seconds(samples: Sequence[Sample]) -> dict[int, float]:
+        return {sample.round: sample.figures["cpu_seconds"] for sample in samples}
+
+    floor, other = seconds(bare), seconds(theirs)
+    return spread(
+        [
+            (taken - floor[number]) / (other[number] - floor[number])
+            for number, taken in seconds(mine).items()
+            if number in floor and other.get(number, 0.0) > floor[number]
+        ]
+    )
+
+
 def plain(value: float) -> str:
     """A number with three or four digits that count."""
-    if value == 0 or abs(value) >= 1000:
+    if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}" if abs(value) >= 0.01 else f"{value:.2g}"
 

@@ -5,6 +5,7 @@ Plays the load with the contender around it, and leaves what it saw in the file 
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 import warnings
@@ -17,8 +18,10 @@ import gymnasium as gym
 import msgspec
 import numpy as np
 
+from kernel.log import read
+from plugins.events import EpisodeEnded, EpisodeStarted, VideoAvailable
 from tests.benchmarks.contenders import CONTENDERS
-from tests.benchmarks.loads import LOADS, Load, Seen, make
+from tests.benchmarks.loads import LOADS, Load, Seen, make, player
 from tests.benchmarks.watching import Mark
 
 if TYPE_CHECKING:
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
 
 SB3 = ("SB3", "stepreel SB3")
 """Stable-Baselines3's VecVideoRecorder, and ours."""
+RUNNER = "stepreel runner"
+"""Our own environment runner, in worker processes."""
+KERNEL_PLUGINS = {
+    "collector": "plugins.collector:Collector",
+    "encoder": "plugins.encoder_pool:EncoderPool",
+    "sqlite": "plugins.sqlite_sink:SqliteSink",
+    "pruner": "plugins.pruner:Pruner",
+}
 WARM_UP_STEPS = 60
 PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
 
@@ -44,6 +55,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     env_kwargs: dict[str, Any] = {}
     options: dict[str, Any] = {}
     """Arguments of our own wrapper."""
+    warm_up: bool = True
+    """Record a video first that does not count."""
     keep_pictures: bool = False
     """Leave what was captured in `pictures.npy`."""
 
@@ -55,20 +68,18 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     loop_seconds: float
     done_seconds: float
     """Until the last video stood."""
-    longest_seconds: float
-    """The longest call of the loop, be it a step or a reset."""
-    step_seconds: dict[str, float]
-    """Percentiles of the steps."""
     captured: int
     """Frames that the videos should have, all together."""
     ended: list[float]
     """When each of the captured episodes ended: Unix times."""
+    step_seconds: dict[str, float] = {}
+    """Percentiles of the steps; and the longest call of the loop, be it a step or a reset."""
 
 
-def play(env: gym.Env[Any, Any], load: Load, order: Order, took: array[float]) -> tuple[list[float], float]:
+def play(env: gym.Env[Any, Any], order: Order, took: array[float]) -> tuple[list[float], float]:
     """The loop. Fills `took` with how long each step took; when episodes ended, and how long the longest reset took."""
     clock = time.perf_counter
-    act = load.policy(_actions(env), order.seed)
+    act = player(env, order.load, order.seed)
     ended: list[float] = []
     longest_reset = 0.0
     observation, _ = env.reset(seed=order.seed)
@@ -80,17 +91,19 @@ def play(env: gym.Env[Any, Any], load: Load, order: Order, took: array[float]) -
         took[place] = clock() - entered
         if terminated or truncated:
             ended.append(time.time())
+            if place + 1 == len(took):
+                break  # a reset would begin another video
             entered = clock()
             observation, _ = env.reset()
             longest_reset = max(longest_reset, clock() - entered)
     return ended, longest_reset
 
 
-def play_several(envs: Any, load: Load, order: Order, took: array[float]) -> tuple[list[float], float]:
+def play_several(envs: Any, order: Order, took: array[float]) -> tuple[list[float], float]:
     """The loop of a vector environment, which resets its environments itself; Stable-Baselines3's is one, too."""
     clock = time.perf_counter
     space = getattr(envs, "single_action_space", None) or envs.action_space
-    acts = [load.policy(int(space.n), order.seed + place) for place in range(order.envs)]
+    acts = [LOADS[order.load].policy(int(space.n), order.seed + place) for place in range(order.envs)]
     if order.contender in SB3:
         envs.seed(order.seed)
         observations = envs.reset()
@@ -136,25 +149,21 @@ def _sb3(order: Order, seen: list[Seen], folder: Path) -> Any:
     return recorder(envs, str(folder), record_video_trigger=lambda _: True, video_length=200)
 
 
-def _actions(env: gym.Env[Any, Any]) -> int:
-    assert isinstance(env.action_space, gym.spaces.Discrete)
-    return int(env.action_space.n)
-
-
 def turn(order: Order, folder: Path, mark: Callable[[str], None]) -> Played:
     """Warm up with a video that nobody looks at, and play."""
     load = LOADS[order.load]
     several = order.envs > 1 or order.contender in SB3
     loop = play_several if several else play
-    warm, _ = opened(msgspec.structs.replace(order, keep_pictures=False), load, folder / "warm")
-    loop(warm, load, order, array("d", bytes(8 * min(WARM_UP_STEPS, order.steps))))
-    warm.close()
+    if order.warm_up:
+        warm, _ = opened(msgspec.structs.replace(order, keep_pictures=False), load, folder / "warm")
+        loop(warm, order, array("d", bytes(8 * min(WARM_UP_STEPS, order.steps))))
+        warm.close()
 
     env, seen = opened(order, load, folder / "videos")
     took = array("d", bytes(8 * order.steps))
     mark("begin")
     began = time.perf_counter()
-    ended, longest_reset = loop(env, load, order, took)
+    ended, longest_reset = loop(env, order, took)
     loop_seconds = time.perf_counter() - began
     env.close()
     done_seconds = time.perf_counter() - began
@@ -165,11 +174,52 @@ def turn(order: Order, folder: Path, mark: Callable[[str], None]) -> Played:
         steps=order.steps * order.envs,
         loop_seconds=loop_seconds,
         done_seconds=done_seconds,
-        longest_seconds=max(*took, longest_reset),
-        step_seconds={name: float(np.percentile(took, at)) for name, at in PERCENTILES.items()},
         captured=pictures // order.envs if order.contender in SB3 else pictures,
         ended=ended[:: order.every] if order.every else [],
+        step_seconds={
+            **{name: float(np.percentile(took, at)) for name, at in PERCENTILES.items()},
+            "longest": max(*took, longest_reset),
+        },
     )
+
+
+def turn_of_runner(order: Order, folder: Path, mark: Callable[[str], None]) -> Played:
+    """A whole run of the kernel with its runner, a worker for each environment; its start is in its processor time."""
+    home = folder / ".stepreel"
+    (folder / "runner.toml").write_text(configuration(order, folder, home))
+    mark("begin")
+    subprocess.run([sys.executable, "-m", "kernel", "runner.toml"], check=True)
+    began = min(record.event.time for record in read(home, EpisodeStarted))
+    ends = sorted((record.event for record in read(home, EpisodeEnded)), key=lambda end: end.episode)
+    loop_seconds = max(end.time for end in ends) - began
+    return Played(
+        steps=sum(end.steps for end in ends),
+        loop_seconds=loop_seconds,
+        done_seconds=max([loop_seconds, *(record.time.timestamp() - began for record in read(home, VideoAvailable))]),
+        captured=sum(end.steps + 1 for end in ends if end.recording),
+        ended=[end.time for end in ends if end.recording],
+    )
+
+
+def configuration(order: Order, folder: Path, home: Path) -> str:
+    """The runner's, for this load."""
+    load = LOADS[order.load]
+    kwargs = {**load.kwargs, **order.env_kwargs}
+    limit = f"max_episode_steps = {kwargs.pop('max_episode_steps')}" if "max_episode_steps" in kwargs else ""
+    lines = [f'home = "{home}"']
+    for name, use in KERNEL_PLUGINS.items():
+        lines += [f"[plugins.{name}]", f'use = "{use}"']
+    lines += [
+        "[plugins.runner]",
+        *('use = "plugins.env_runner:EnvRunner"', f'env = "{load.env_id}"', limit, f"seed = {order.seed}"),
+        *(f"workers = {order.envs}", f"steps = {order.steps * order.envs}", f'video_folder = "{folder / "videos"}"'),
+        "[plugins.runner.env_kwargs]",
+        *(f"{name} = {value}" for name, value in kwargs.items()),
+        "[plugins.runner.policy]",
+        *('use = "tests.benchmarks.loads:player"', f'load = "{order.load}"', f"seed = {order.seed}"),
+        *("[plugins.runner.capture]", f"every = {order.every}"),
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -177,7 +227,7 @@ def main() -> None:
     order, mark = msgspec.json.decode(sys.argv[1], type=Order), Mark(int(sys.argv[2]))
     warnings.simplefilter("ignore")
     gym.logger.min_level = gym.logger.ERROR
-    played = turn(order, Path.cwd(), mark)
+    played = (turn_of_runner if order.contender == RUNNER else turn)(order, Path.cwd(), mark)
     Path("turn.json").write_bytes(msgspec.json.encode(played))
     mark.close()
 

@@ -1,18 +1,13 @@
 """What RecordVideo adds to a step, in microseconds of the stepping thread's CPU beside an empty `gym.Wrapper`.
 
-    python tests/benchmarks/wrapper.py [--rounds 5]
-
 The environment does nothing: it hands out the same observation of four numbers and the same picture of 4×4. Each way
-is timed in turn, round by round, and the median of the differences within a round is printed. Wanted: at most 0.5 µs
+is timed in turn, round by round, and the median of the differences within a round is told. Wanted: at most 0.5 µs
 for a step of an episode that is not captured, and at most 3 µs for one that is told or captured, beside its frame.
 """
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import warnings
-from pathlib import Path
 from statistics import median
 from time import thread_time
 from typing import TYPE_CHECKING, Any
@@ -22,11 +17,22 @@ import lz4.block
 import numpy as np
 
 from plugins.recorder.wrappers import RecordVideo
+from tests.benchmarks import alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.benchmarks.samples import Sample
+    from tests.benchmarks.suites import Scope
 
 STEPS = 20_000
+
+
+def wrapper(scope: Scope) -> Iterator[Sample]:
+    """In a process of its own, where nothing else was measured before."""
+    arguments = {"rounds": 1 if scope.quick else 7}
+    yield from alone.rounds("wrapper", [("an idle step", "stepreel", "tests.benchmarks.wrapper:added", arguments)], 1)
 
 
 class Idle(gym.Env[Any, Any]):
@@ -73,38 +79,30 @@ def frame_cost() -> float:
     return (thread_time() - began) / STEPS * 1e6
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+def added(folder: Path, rounds: int) -> dict[str, float]:
+    """Microseconds, by what they are added for."""
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "home"
 
-        def ours(**options: Any) -> Any:
-            return RecordVideo(Idle(), Path(folder) / "videos", home=home, wait=False, **options)
+    def ours(**options: Any) -> Any:
+        return RecordVideo(Idle(), folder / "videos", home=folder / "home", wait=False, **options)
 
-        never: Callable[[int], bool] = lambda _: False  # noqa: E731 - as users write it
-        envs = {
-            "gymnasium's, not captured": gym.wrappers.RecordVideo(Idle(), folder, episode_trigger=never),
-            "ours, not captured": ours(episode_trigger=never),
-            "ours, told": ours(episode_trigger=never, telemetry="all"),
-            "ours, captured and told": ours(episode_trigger=lambda _: True),
-        }
-        empty = Empty(Idle())
-        added: dict[str, list[float]] = {name: [] for name in envs}
-        frames: list[float] = []
-        for _ in range(rounds):
-            bare = step_cost(empty)
-            frames.append(frame_cost())
-            for name, env in envs.items():
-                added[name].append(step_cost(env) - bare)
-        print(f"{'an empty gym.Wrapper':32} {step_cost(empty):6.2f} µs a step")
-        for name, costs in added.items():
-            print(f"{name:32} {median(costs):+6.2f} µs")
-        print(f"{'of it the frame':32} {median(frames):+6.2f} µs")
+    def never(_: int) -> bool:
+        return False
 
-
-if __name__ == "__main__":
-    main()
+    envs = {
+        "added by Gymnasium's RecordVideo, not captured": gym.wrappers.RecordVideo(
+            Idle(), str(folder), episode_trigger=never
+        ),
+        "added by ours, not captured": ours(episode_trigger=never),
+        "added by ours, told": ours(episode_trigger=never, telemetry="all"),
+        "added by ours, captured and told": ours(episode_trigger=lambda _: True),
+    }
+    empty = Empty(Idle())
+    found: dict[str, list[float]] = {"an empty gym.Wrapper": []}
+    for _ in range(rounds):
+        bare = step_cost(empty)
+        found["an empty gym.Wrapper"].append(bare)
+        for name, env in envs.items():
+            found.setdefault(name, []).append(step_cost(env) - bare)
+        found.setdefault("of it the frame", []).append(frame_cost())
+    return {name: median(costs) for name, costs in found.items()}

@@ -621,16 +621,14 @@ def read_control(path: Path) -> Control:
 
 
 async def test_a_folder_that_a_kill_left_half_built_is_removed_and_one_in_the_making_is_not(home: Path) -> None:
-    for folder, age_seconds in (
-        ("spool/.s-dead0000.tmp", 100),
-        ("sessions/.dead.tmp", 100),
-        ("spool/.s-new00000.tmp", 0),
-    ):
+    for folder in ("spool/.s-dead0000.tmp", "sessions/.dead.tmp", "sessions/.s.leaving.tmp", "spool/.s-new00000.tmp"):
         (home / folder).mkdir(parents=True)
         (home / folder / "lock").touch()
-        os.utime(home / folder, (time.time() - age_seconds,) * 2)
+    lock = acquire(home / "spool/.s-new00000.tmp/lock")
+    assert lock is not None
     async with running(home, COLLECTOR):
         pass
+    lock.release()
     assert [path.name for path in spool_folder(home).iterdir()] == [".s-new00000.tmp"]
     assert not list((home / "sessions").iterdir())
 

@@ -21,6 +21,7 @@ import kernel.cli
 from kernel.config import Settings
 from kernel.event import Event, catalogue
 from kernel.runtime import Outcome
+from plugins.check_home import check_home as check_home_command
 from tests.end_to_end.homes import check_home, run_kernel
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def test_the_commands_of_the_docs_run(recorded: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     shutil.copytree(recorded, folder)
     shutil.copy(folder / "config" / "quickstart.toml", folder / "config.toml")
+    assert check_home_command(folder / "runtime" / "data", repair=True) == 1  # the copies of the videos are other files
     commands = [line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
     ran = 0
     for command in commands:

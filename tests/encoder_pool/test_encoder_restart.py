@@ -295,6 +295,7 @@ def _order(home: Path, one: Film, encoding: Encoding) -> Order:
         executable=find(),
         stall_seconds=15,
         thumbnail=True,
+        threads=1,
     )
 
 

@@ -438,6 +438,22 @@ async def test_under_backlog_new_recordings_are_encoded_faster_each_in_one_way(h
     assert [qualities(home / one.plan.path) for one in films] == [{"19.0"}, {"19.0"}, {"20.0"}]
 
 
+@pytest.mark.parametrize(("lengths", "threads"), [([300], "3"), ([300, 300, 300], "1"), ([700], "1")])
+async def test_a_video_that_is_made_alone_takes_the_cores_that_nobody_else_has(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lengths: list[int], threads: str
+) -> None:
+    """Not so segments: those of one recording are all made in one way, whatever else runs at the time."""
+    runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, 'exec "$FFMPEG" "$@"')
+    films = [film(home, frames, number=number) for number, frames in enumerate(lengths)]
+    await log(home, *[event for one in films for event in one.events])
+    async with encoding(home, EncoderPoolOptions(jobs=3)) as kernel:
+        await kernel.settle()
+        for record in kernel.records(VideoAvailable):
+            assert indices(home, record.event) == list(range(lengths[0]))
+    first = next(line for line in lines_of(runs) if "pipe:0" in line)
+    assert f"-c:v libx264 -threads {threads} " in first
+
+
 async def test_progress_is_said_and_counted(home: Path) -> None:
     one = film(home, 700)
     async with encoding(home) as kernel:

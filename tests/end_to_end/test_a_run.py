@@ -14,7 +14,6 @@ import pytest
 
 from tests.end_to_end.homes import (
     check_home,
-    check_log,
     events,
     frames_of,
     records,
@@ -268,7 +267,7 @@ def test_tail_prints_from_before_the_first_event_on_and_across_a_roll(tmp_path: 
         while not printed or printed[-1]["event"]["type"] != "KernelStopped":
             printed.append(json.loads(tail.stdout.readline()))
     assert printed == records(home)
-    check_log(home)
+    check_home(home)
 
 
 def test_progress_in_a_pipe_is_plain_lines(tmp_path: Path) -> None:

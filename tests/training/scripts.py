@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psutil
 
 from kernel.files import holder
-from tests.end_to_end.homes import check_log, events, frames_of
+from plugins.check_home import look
+from tests.end_to_end.homes import events, frames_of
 from tests.environments.bars import shown
 
 if TYPE_CHECKING:
@@ -142,22 +143,9 @@ class Place:
     def check_home(self) -> None:
         """Everything that must hold in the home when the work is done."""
         home = self.home
-        check_log(home)
-        left = [str(path) for path in (home / "spool").iterdir()]
-        left += [str(path) for path in (home / "sessions").iterdir() if not path.name.endswith(".ended")]
-        assert not left, f"left in the home: {left}"
-        assert not [str(path) for path in home.rglob("*.tmp")], "temporary files are left"
-        begun, over = events(home, "SessionStarted"), events(home, "SessionEnded")
-        assert sorted(event["session"] for event in begun) == sorted(event["session"] for event in over)
-        assert len(events(home, "WorkerStarted")) == len(events(home, "WorkerEnded"))
-        ended = [event["recording"] for event in events(home, "VideoAvailable", "VideoFailed", "RecordingDiscarded")]
-        assert sorted(ended) == sorted(set(ended)), "a recording ended twice"
-        sealed = {event["recording"]: event for event in events(home, "RecordingSealed")}
-        assert set(sealed) <= set(ended), "a sealed recording has neither video nor failure nor discard"
+        assert look(home) == []
         assert not events(home, "VideoFailed")
         assert not events(home, "RecorderFailed")
-        for video in events(home, "VideoAvailable"):
-            assert video["frames"] == sealed[video["recording"]]["frames"]
 
     def video_names(self) -> list[str]:
         """The names of all files in the folder for videos, dotfiles too."""
