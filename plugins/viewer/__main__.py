@@ -75,12 +75,12 @@ def main(
 def run(settings: Settings, ready: Callable[[Ready], None], refuse: Callable[[str], int]) -> int:
     """Serve, and return the exit code."""
     try:
-        from plugins.viewer.server import AddressRefused, serve  # noqa: PLC0415 - for the word where it is not installed
+        from plugins.viewer.server import CannotServe, serve  # noqa: PLC0415 - for the word where it is not installed
     except ImportError as missing:
         return refuse(f"{MISSING} ({missing})")
     try:
         anyio.run(serve, settings, ready)
-    except AddressRefused as refused:
+    except CannotServe as refused:
         return refuse(str(refused))
     return 0
 

@@ -23,6 +23,7 @@ from plugins.viewer.videos import json_or, video_row
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
+    from pathlib import Path
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -169,7 +170,7 @@ class Controls:
         return await answer(request, {"accepted": True, "kernel": kernel, "asked": asked, **(more or {})}, status=202)
 
 
-def _read(path: Any) -> bytes | None:
+def _read(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
             return bytes(file.read(65536))

@@ -65,6 +65,21 @@ def open_file(home: Path, folders: Sequence[Path], path: str, suffix: str) -> in
     return descriptor
 
 
+def is_regular(path: Path) -> bool:
+    """Whether this is a file that can be read without waiting: opening a pipe, say, waits for its other end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def odd_file_in(home: Path) -> Path | None:
+    """A file of a home that is none, where a kernel would have made one; None where all are as they should be."""
+    names = ("home.json", "lock", "capture.json", "retention.json")
+    own = [home / name for name in names] + sorted((home / "log").glob("*.jsonl"))
+    return next((path for path in own if path.exists() and not is_regular(path)), None)
+
+
 def may_be_shown(home: Path, folders: Sequence[Path], path: str) -> bool:
     """Whether a path lies where files are shown from; nothing is looked at."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import stat
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -162,7 +163,8 @@ class Gallery:
             try:
                 status = file.stat(follow_symlinks=False)
                 stamp = status.st_mtime_ns, status.st_ino
-                if self._stamps.get(worker) == stamp or status.st_size > LARGEST_FILE:
+                odd = not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE
+                if odd or self._stamps.get(worker) == stamp:
                     continue
                 moment, picture = read_moment(file.read_bytes())
             except FileNotFoundError:

@@ -11,11 +11,13 @@ import secrets
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import uvicorn
 
+from plugins.viewer.files import odd_file_in
 from plugins.viewer.gate import Gate
 from plugins.viewer.routes import Site
 from plugins.viewer.settings import LOOPBACK, PORTS, Ready
@@ -29,8 +31,8 @@ STOP_SECONDS = 0.3
 """How long an answer that is being sent may take when the viewer stops."""
 
 
-class AddressRefused(Exception):
-    """The address cannot be used. Its text says why, and the way out."""
+class CannotServe(Exception):
+    """The address or the home cannot be used. Its text says why, and the way out."""
 
 
 class Server(uvicorn.Server):
@@ -52,7 +54,10 @@ class Server(uvicorn.Server):
 
 
 async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
-    """Serve until a signal, or the end of a kernel's pipe. Raises `AddressRefused`."""
+    """Serve until a signal, or the end of a kernel's pipe. Raises `CannotServe`."""
+    odd = odd_file_in(Path(settings.home))
+    if odd is not None:
+        raise CannotServe(f"{odd}: is no regular file, so this is no home that a kernel made")
     token = settings.token or secrets.token_urlsafe(24)
     with listen(settings) as listening:
         port = int(listening.getsockname()[1])
@@ -85,7 +90,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
 
 @contextlib.contextmanager
 def listen(settings: Settings) -> Iterator[socket.socket]:
-    """A socket on the wished port, or where that is taken on one of the next. Raises `AddressRefused`."""
+    """A socket on the wished port, or where that is taken on one of the next. Raises `CannotServe`."""
     family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
     candidates = range(settings.port, settings.port + PORTS) if settings.port else (0,)
     with socket.socket(family, socket.SOCK_STREAM) as listening:
@@ -97,11 +102,11 @@ def listen(settings: Settings) -> Iterator[socket.socket]:
                 listening.setblocking(False)
             except OSError as failure:
                 if failure.errno != errno.EADDRINUSE:
-                    raise AddressRefused(f"{settings.address}:{port}: {failure.strerror}") from None
+                    raise CannotServe(f"{settings.address}:{port}: {failure.strerror}") from None
                 continue
             yield listening
             return
-    raise AddressRefused(
+    raise CannotServe(
         f"{settings.address}: the ports {settings.port} to {candidates[-1]} are all in use. Choose another `port`."
     )
 

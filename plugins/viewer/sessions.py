@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kernel.files import holder
 from plugins.viewer.answers import Wrong
+from plugins.viewer.files import is_regular
 from plugins.viewer.ids import EpisodeId
 from plugins.viewer.videos import json_or
 
@@ -81,8 +82,9 @@ def is_running(home: Path, session: str) -> bool:
     """Whether the process that began a session lives, and has not said that it is over."""
     if not session or "/" in session or session.startswith(".") or "\0" in session:
         return False
+    lock = home / "sessions" / session / "lock"
     try:
-        return holder(home / "sessions" / session / "lock") is not None
+        return is_regular(lock) and holder(lock) is not None
     except OSError:
         return False
 

@@ -13,6 +13,7 @@ from kernel.event import KernelStarted, KernelStopped, PluginState
 from plugins import catalogue
 from plugins.events import EncoderProbe
 from plugins.retention import displaced, limits_in_force
+from plugins.viewer.files import is_regular
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kernel.event import Event, Record
+    from plugins.catalogue import Entry
     from plugins.events import Probe, StepTimes
 
 POINTS = 3600
@@ -75,7 +77,7 @@ def disk(home: Path, database: Path) -> dict[str, int | None]:
     return {
         "log_bytes": _bytes_in(home / "log"),
         "spool_bytes": _bytes_in(home / "spool"),
-        "video_bytes": sum(entry.identity.size_bytes for entry in catalogue.read_all(home)),
+        "video_bytes": sum(entry.identity.size_bytes for entry in _entries(home)),
         "database_bytes": sum(_size(database.with_name(database.name + end)) for end in ("", "-wal", "-shm")),
         "free_bytes": None if usage is None else usage.free,
         "total_bytes": None if usage is None else usage.total,
@@ -88,7 +90,7 @@ def pruning(home: Path) -> tuple[dict[str, Any] | None, dict[str, tuple[int, int
     if in_force is None:
         return None, {}
     policy = in_force.limits.policy
-    removals = displaced(catalogue.read_all(home), policy, time.time(), catalogue.unfinished(home))
+    removals = displaced(_entries(home), policy, time.time(), catalogue.unfinished(home))
     of_session: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     for removal in removals:
         videos, size_bytes = of_session[removal.entry.session]
@@ -185,6 +187,12 @@ def quantile(times: StepTimes, part: float) -> float | None:
         if passed >= part * total:
             return float(min(2.0**bucket * 1e-6, times.longest_seconds or 2.0**bucket * 1e-6))
     return float(times.longest_seconds)
+
+
+def _entries(home: Path) -> list[Entry]:
+    files = sorted(catalogue.folder(home).glob("*.json"))
+    found = [catalogue.read(home, file.stem) for file in files if is_regular(file)]
+    return [entry for entry in found if entry is not None]
 
 
 def _bytes_in(folder: Path) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+OPEN = "20261123-000000-open"
 PATH = f"videos/{SESSION}/rl-video-episode-0.mp4"
 
 
@@ -126,6 +127,36 @@ def test_the_command_refuses_what_is_no_home_and_says_where_it_listens(tmp_path:
     done = subprocess.run(wrong, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("192.0.2.1:0: ")
+
+
+def test_a_home_of_pipes_and_links_holds_up_nothing(recorded: Path) -> None:
+    name = "20261122-062718-k3v9-q2xa81bc"
+    spool = recorded / "spool" / name
+    spool.mkdir(parents=True)
+    (recorded / "sessions" / OPEN).mkdir(parents=True)
+    (recorded / "recordings").mkdir(exist_ok=True)
+    for place in ("recordings/x.json", f"sessions/{OPEN}/lock", f"spool/{name}/live-0.frame"):
+        os.mkfifo(recorded / place)
+    (recorded / "recordings" / "y.json").symlink_to("/dev/zero")
+    (recorded / "recordings" / "z.json").mkdir()
+    (recorded / "spool" / "loop").symlink_to(recorded / "spool")
+    (recorded / "retention.json").write_text('{"limits": {"max_bytes": 1}}')
+    anyio.run(make_home, recorded, [session(OPEN)])
+    with served(recorded) as browser:
+        assert browser.json("/api/system")["prune"]["removals"] == []
+        assert {each["session"]: each["running"] for each in browser.json("/api/sessions")["sessions"]}[OPEN] is False
+        with browser.stream(after=0) as stream:
+            stream.say(type="watch", workers=[f"{SESSION}~0"])
+            assert stream.events(1)
+        assert browser.json("/api/about")["database"] == "ready"
+    for place in ("lock", "capture.json"):
+        (recorded / place).unlink(missing_ok=True)
+        os.mkfifo(recorded / place)
+        command = [sys.executable, "-m", "plugins.viewer", str(recorded), "--port", "0"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert f"{place}: is no regular file" in done.stderr
+        (recorded / place).unlink()
 
 
 def test_a_port_that_is_taken_is_passed_over(recorded: Path) -> None:
