@@ -8,16 +8,18 @@ position is the log's last seq, with no `await` between the look and the change:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from kernel.event import Event, Record
-from kernel.log import Log, LogReader
+from kernel.event import DiskFull, DiskHasRoom, Event, EventLeftOut, EventsUnknown, Record, UnknownEvent
+from kernel.log import EventTooLarge, Log, LogReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Event)
 
 MAILBOX_RECORDS = 8192
+MAILBOX_BYTES = 64 * 2**20
+_HEAVY_BYTES = MAILBOX_BYTES // MAILBOX_RECORDS
+"""Of events that are larger on average, a mailbox counts the bytes, too."""
 _INLINE_RECORDS = 1000
+_FULL_SECONDS = 0.5
+"""Between two looks whether a full disk has room again."""
 
 
 class Bus:
@@ -35,8 +42,11 @@ class Bus:
         self.log = log
         self.synced_seq = 0
         self._subscriptions: list[Subscription] = []
-        self._routes: dict[type[Event], list[Subscription]] = {}
+        self._unknown = _Unknown()
+        self._routes: dict[type[Event], list[Subscription | _Unknown]] = {}
         self._sync_lock = anyio.Lock()
+        self._full_since: float | None = None
+        """When the log's disk was full first; None while it takes events."""
 
     def subscribe(self, types: Sequence[type[Event]], capacity: int = MAILBOX_RECORDS) -> Subscription:
         """A subscription at the log's end. A base class stands for its subclasses, `Event` for everything."""
@@ -64,7 +74,10 @@ class Bus:
         await asyncio.sleep(0)  # once, so that a publisher in a loop does not starve the others
 
     async def relay(self, source: str, first_nth: int, events: Sequence[Event]) -> None:
-        """Publish on a producer's behalf; what the log has already is left out."""
+        """Publish on a producer's behalf; what the log has already is left out.
+
+        An event that is larger than any may be is replaced by an `EventLeftOut`, so that the producer's count goes on.
+        """
         while self.log.overfull:  # noqa: ASYNC110 - a file size has no event to wait for
             await anyio.sleep(0.25)
         known = self.log.last_nth(source)
@@ -72,8 +85,14 @@ class Bus:
             message = f"{source}: event {first_nth} came after event {known}; those between are missing"
             raise ValueError(message)
         new = events[known + 1 - first_nth :]
-        if new:
-            await self._say(source, known + 1, new)
+        while new:
+            try:
+                await self._say(source, known + 1, new)
+            except EventTooLarge as error:
+                left_out = EventLeftOut(event_type=error.event_type, size_bytes=error.size_bytes)
+                new = [*new[: error.place], left_out, *new[error.place + 1 :]]
+            else:
+                break
         await asyncio.sleep(0)
 
     async def sync(self) -> None:
@@ -104,38 +123,127 @@ class Bus:
         finally:
             reader.close()
 
-    async def _say(self, source: str, first_nth: int | None, events: Sequence[Event]) -> None:
-        told = False
-        while True:
-            try:
-                nth = self.log.last_nth(source) + 1 if first_nth is None else first_nth
-                records = self.log.append(source, nth, events)
-            except OSError as error:
-                if self.log.broken is not None:
-                    raise
-                if not told:
-                    told = True
-                    print(f"{self.log.folder}: {error.strerror}; events wait for space", file=sys.stderr)  # noqa: T201 - the disk is full: where else
-                await anyio.sleep(0.5)
-            else:
-                break
-        self._route(records)
+    async def last_words(self, source: str, event: Event) -> None:
+        """Publish, or, where the disk is full, say it with what is held back for that; waits for nothing."""
+        try:
+            records = self.log.append(source, self.log.last_nth(source) + 1, [event])
+        except OSError:
+            if self.log.broken is not None:
+                raise
+            self._say_from_reserve(source, event)
+        else:
+            self._route(records)
 
-    def _route(self, records: list[Record[Event]]) -> None:
+    def take_unknown(self) -> list[EventsUnknown]:
+        """What is to be said of events whose type nobody has declared: at the first, and at twice as many."""
+        return self._unknown.take(2.0)
+
+    def take_last_unknown(self) -> list[EventsUnknown]:
+        """What has not been said of them yet."""
+        return self._unknown.take(1.0)
+
+    async def _say(self, source: str, first_nth: int | None, events: Sequence[Event]) -> None:
+        while True:
+            # While the disk is full, what was held back comes first: else it would be used up by whatever waits.
+            if self._full_since is None or self.log.refill_reserve():
+                try:
+                    nth = self.log.last_nth(source) + 1 if first_nth is None else first_nth
+                    records = self.log.append(source, nth, events)
+                except OSError as error:
+                    if self.log.broken is not None:
+                        raise
+                    self._note_full(error)
+                else:
+                    break
+            await anyio.sleep(_FULL_SECONDS)
+        self._route(records, self.log.appended_bytes)
+        if self._full_since is not None:
+            self._note_room()
+
+    def _note_full(self, error: OSError) -> None:
+        """Say once that the disk is full: on the terminal, and in the log with what is held back for that."""
+        if self._full_since is None:
+            self._full_since = time.monotonic()
+            _tell(f"{self.log.folder}: {error.strerror}; events wait for space, and nothing of them is lost")
+            self._say_from_reserve("kernel", DiskFull(reason=error.strerror or str(error)))
+
+    def _note_room(self) -> None:
+        assert self._full_since is not None
+        seconds, self._full_since = time.monotonic() - self._full_since, None
+        _tell(f"{self.log.folder}: there is space again, after {seconds:.1f} s")
+        try:
+            records = self.log.append("kernel", self.log.last_nth("kernel") + 1, [DiskHasRoom(seconds=seconds)])
+        except OSError:
+            if self.log.broken is not None:
+                raise
+        else:
+            self._route(records)
+
+    def _say_from_reserve(self, source: str, event: Event) -> None:
+        if not self.log.has_reserve:
+            return
+        self.log.release_reserve()
+        try:
+            records = self.log.append(source, self.log.last_nth(source) + 1, [event])
+        except OSError:
+            if self.log.broken is not None:
+                raise
+        else:
+            self._route(records)
+
+    def _route(self, records: list[Record[Event]], size_bytes: int = 0) -> None:
         routes = self._routes
         for record in records:
             kind = type(record.event)
             route = routes.get(kind)
             if route is None:
-                route = routes[kind] = [each for each in self._subscriptions if issubclass(kind, each.types)]
+                found = [each for each in self._subscriptions if issubclass(kind, each.types)]
+                route = routes[kind] = [self._unknown, *found] if kind is UnknownEvent else [*found]
             for subscription in route:
                 subscription.put(record)
+        if size_bytes > _HEAVY_BYTES * len(records):
+            for subscription in self._subscriptions:
+                subscription.weigh(size_bytes)
+
+
+class _Unknown:
+    """Counts events whose type nobody has declared, as a subscription would get them."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, int] = {}
+        self._said: dict[str, int] = {}
+
+    def put(self, record: Record[Any]) -> None:
+        tag = record.event.tag[:_TAG_CHARACTERS]
+        if tag not in self._totals and len(self._totals) >= _MOST_TAGS:
+            tag = "…"
+        self._totals[tag] = self._totals.get(tag, 0) + 1
+
+    def take(self, factor: float) -> list[EventsUnknown]:
+        """What is to be said of those that have grown by this factor since it was last said of them."""
+        news = [
+            EventsUnknown(tag=tag, total=total)
+            for tag, total in self._totals.items()
+            if total > (said := self._said.get(tag, 0)) and total >= factor * said
+        ]
+        self._said.update({event.tag: event.total for event in news})
+        return news
+
+
+_MOST_TAGS = 1000
+_TAG_CHARACTERS = 200
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(line, file=sys.stderr)  # noqa: T201 - the disk is full: where else
 
 
 class Subscription:
     """One plugin's place in the log, and its mailbox: a bounded deque with one waiter.
 
-    It outlives the plugin's restarts. Its memory is bounded by the mailbox's capacity and one block of log.
+    It outlives the plugin's restarts. Its memory is bounded by the mailbox's capacity, in records and in bytes, and
+    one block of log.
     """
 
     def __init__(self, bus: Bus, types: tuple[type[Event], ...], capacity: int) -> None:
@@ -144,6 +252,8 @@ class Subscription:
         """Events that are not durable, dropped since this was last set to 0."""
         self._bus = bus
         self._capacity = capacity
+        self._heavy_bytes = 0
+        """Of large events that came since the mailbox was emptied, its own and those of others."""
         self._waiting: deque[Record[Event]] = deque()
         self._arrived = asyncio.Event()
         self._reader: LogReader | None = None
@@ -177,6 +287,14 @@ class Subscription:
             self.dropped += sum(each.seq == 0 for each in waiting)
             self._read_from(self._taken)
 
+    def weigh(self, size_bytes: int) -> None:
+        """Count large events that were routed, whoever got them; past the bound, the log keeps them for this one."""
+        if self._reader is None and self._waiting:
+            self._heavy_bytes += size_bytes
+            if self._heavy_bytes > MAILBOX_BYTES:
+                self.dropped += sum(each.seq == 0 for each in self._waiting)
+                self._read_from(self._taken)
+
     async def take(self, within_seconds: float | None) -> list[Record[Event]]:
         """Everything that waits, in the log's order; empty where nothing came in time.
 
@@ -192,6 +310,7 @@ class Subscription:
                 return []
         records = list(self._waiting)
         self._waiting.clear()
+        self._heavy_bytes = 0
         if records:
             self._taken = self._bus.log.last_seq
         return records
@@ -214,6 +333,7 @@ class Subscription:
         if self._reader is not None:
             self._reader.close()
         self._waiting.clear()
+        self._heavy_bytes = 0
         self._taken = seq
         self._reader = LogReader(self._bus.log.folder, seq, self.types)
         self._arrived.set()
@@ -227,6 +347,9 @@ class Subscription:
         else:
             records = reader.read()
         if reader is not self._reader:
+            return []
+        if reader.position > log.last_seq:  # it saw lines of a write that came back short, and were cut off again
+            self._read_from(before)
             return []
         self._taken = reader.position
         if reader.position == log.last_seq:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
 from kernel.event import DeliveryFailed, Event, Record
+from kernel.files import wants_space
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,7 +21,7 @@ class Delivery:
 
     What was in hand when a handler failed comes again, to the handlers that have not had it; the records that the
     failed call held come one by one. One that then fails alone is set aside, with a `DeliveryFailed`, and does not
-    come a third time.
+    come a third time. A full disk is no event's fault: what it refused comes again until there is room.
     """
 
     def __init__(
@@ -114,8 +116,15 @@ class Delivery:
     async def _call(self, plugin: Plugin[Any], handler: Handler, records: list[Record[Event]]) -> None:
         try:
             await getattr(plugin, handler.method)(records if handler.batched else records[0].event)
+        except asyncio.CancelledError as cancelled:
+            failure = own_failure()
+            if failure is None:
+                raise
+            await self._remember_failure(failure, records)
+            raise failure from cancelled
         except Exception as error:
-            await self._remember_failure(error, records)
+            if not wants_space(error):
+                await self._remember_failure(error, records)
             raise
         self._handled[handler] = records[-1].seq or self._handled.get(handler, 0)
 
@@ -127,3 +136,14 @@ class Delivery:
             event_type = type(only.event).__name__
             await self._publish(DeliveryFailed(plugin=self._name, seq=only.seq, event_type=event_type, reason=reason))
         self._failed.update(record.seq for record in records if record.seq)
+
+
+def own_failure() -> RuntimeError | None:
+    """In an `except CancelledError`: the failure that it is, where nobody has cancelled this task; else None.
+
+    It comes of waiting for a task that was cancelled, say, and would end a plugin's work without a word.
+    """
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        return None
+    return RuntimeError("it raised CancelledError, though nobody had cancelled it")

@@ -175,7 +175,7 @@ class PluginState(Event):
 
     plugin: str
     state: str
-    """`started`, `restarting`, `left off` or `stopped`."""
+    """`started`, `waiting` (for space on the disk), `restarting`, `left off` or `stopped`."""
     reason: str = ""
     traceback: str = ""
 
@@ -194,6 +194,48 @@ class EventsDropped(Event):
 
     plugin: str
     count: int
+
+
+class EventsUnknown(Event):
+    """Producers said events whose type no plugin here has declared. They are in the log, and delivered as they stand.
+
+    Said at the first of a type, then each time that there are twice as many, and at the stop.
+    """
+
+    tag: str
+    """What the type is called; of more than a thousand, the others are counted together as `…`."""
+    total: int
+    """So many since this kernel started."""
+
+
+class EventLeftOut(Event):
+    """Stands in the place of a producer's event that was larger than 16 MiB."""
+
+    event_type: str
+    size_bytes: int
+
+
+class DiskFull(Event):
+    """The log's disk takes no more. Events wait, and so do those who publish them; nothing of them is lost."""
+
+    reason: str
+
+
+class DiskHasRoom(Event):
+    """The log's disk takes events again."""
+
+    seconds: float
+    """How long it was full."""
+
+
+class LoopBlocked(Event):
+    """Somebody kept the kernel's event loop from running for two seconds or more, and with it everybody else."""
+
+    plugin: str
+    """The plugin whose code it was; empty where that could not be told."""
+    where: str
+    """What ran then: `file:line in function`."""
+    seconds: float
 
 
 class LogTailCut(Event):

@@ -1,7 +1,8 @@
-"""Files that appear whole, locks that die with their process, and whether a folder is on a network."""
+"""Files that appear whole, full disks, locks that die with their process, and whether a folder is on a network."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -68,6 +69,59 @@ def write_all(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says where a disk, or a user's share of it, is full."""
+
+
+def wants_space(error: BaseException) -> bool:
+    """Whether this failure is a full disk's, or a file-size limit's: whoever waits for space may then try again."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, OSError) and (each.errno in NO_SPACE or each.errno == errno.EFBIG):
+            return True
+        waiting += (each.__cause__, each.__context__)
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+    return False
+
+
+def reserve(path: Path, size_bytes: int) -> bool:
+    """Have a file hold so much of the disk; False where there is no room, and then it holds none."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size_bytes)
+        elif os.fstat(descriptor).st_size < size_bytes:
+            write_all(descriptor, bytes(size_bytes))
+    except OSError as error:
+        os.ftruncate(descriptor, 0)
+        if not wants_space(error):
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def has_room(folder: Path, size_bytes: int) -> bool:
+    """Whether a file of so many bytes can be written in this folder now. Raises `OSError` for any other reason."""
+    trial = folder / f".{os.getpid()}.{threading.get_ident()}.room.tmp"
+    try:
+        trial.write_bytes(bytes(size_bytes))
+    except OSError as error:
+        if not wants_space(error):
+            raise
+        return False
+    finally:
+        trial.unlink(missing_ok=True)
+    return True
 
 
 class FileLock:

@@ -34,7 +34,18 @@ from kernel.event import (
     encode_lines,
 )
 from kernel.fail_points import fail_point
-from kernel.files import FileLock, acquire, clear_up, holder, note_of, sync_folder, write_all, write_whole
+from kernel.files import (
+    NO_SPACE,
+    FileLock,
+    acquire,
+    clear_up,
+    holder,
+    note_of,
+    reserve,
+    sync_folder,
+    write_all,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -44,7 +55,13 @@ T = TypeVar("T")
 
 SEGMENT_BYTES = 64 * 2**20
 KEEP_BYTES = 20 * 2**30
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+EVENT_BYTES = 16 * 2**20
+"""As long as one event's line may be. A step that is told in full, with all that it may have, stays below."""
+RESERVE_BYTES = 64 * 2**10
+"""Held in `log/reserve`, to say on a full disk that it is full."""
+SPACE_BYTES = 192 * 2**10
+"""With less than so much beside the reserve, a disk that was full still is: else it would be full and not in turns."""
+_NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 _BLOCK_BYTES = 2**20
 _MAKES_WAY = b"makes way\n"
 
@@ -55,6 +72,23 @@ class HomeRefused(Exception):
 
 class HomeHeld(HomeRefused):
     """Another kernel runs on this home."""
+
+
+class HomeFull(HomeRefused):
+    """The home's disk has no room for what a start has to write."""
+
+
+class EventTooLarge(ValueError):
+    """An event's line is longer than `EVENT_BYTES`. None of the events that came with it was written."""
+
+    def __init__(self, place: int, event: Event, size_bytes: int) -> None:
+        self.event_type = event.tag if isinstance(event, UnknownEvent) else type(event).__name__
+        super().__init__(
+            f"a {self.event_type} of {size_bytes} bytes is larger than an event may be ({EVENT_BYTES} bytes); "
+            "write what is large to a file, and name the file in the event"
+        )
+        self.place = place
+        self.size_bytes = size_bytes
 
 
 class Log:
@@ -83,13 +117,19 @@ class Log:
         """Why nothing more can be written; None while it can, or while it only waits for space."""
         self._sealed: list[_Segment] = []
         self._retired: list[_Segment] = []
+        self.appended_bytes = 0
+        """Bytes of the last append."""
         self._folder_changed = False
         self._nth: dict[str, int] = {}
         self._lock = _lock_home(home, _MAKES_WAY if makes_way else b"")
+        self._folder_descriptor = -1
         try:
             self.home_id = _home_id(home)
             self._active = self._recover()
             self.last_seq = self._active.last_seq
+            # Kept open, so that a plugin that leaks all descriptors there are does not stop the log.
+            self._folder_descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            self.has_reserve = reserve(self.folder / "reserve", RESERVE_BYTES)
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
@@ -114,7 +154,8 @@ class Log:
         """Write the events behind the log's end, all or none of them, and return them with their places.
 
         Raises `OSError` where they cannot be written; the log is then as before, and `broken` unless only space is
-        missing. After a failed `sync` it raises that failure, since what the disk then holds is not known.
+        missing. After a failed `sync` it raises that failure, since what the disk then holds is not known. Raises
+        `EventTooLarge` for an event that is larger than any may be.
         """
         if self.broken is not None:
             raise self.broken
@@ -126,6 +167,8 @@ class Log:
             for place, event in enumerate(events, start=1)
         ]
         lines = encode_lines(records)
+        if len(lines) > EVENT_BYTES:
+            _refuse_too_large(records)
         try:
             if self._active.size_bytes and self._active.size_bytes + len(lines) > self.segment_bytes:
                 self._roll()
@@ -136,10 +179,24 @@ class Log:
             self._undo(error)
             raise
         active = self._active
+        self.appended_bytes = len(lines)
         active.size_bytes += len(lines)
         self.last_seq = active.last_seq = seq + len(events)
         self._nth[source] = active.nth[source] = first_nth + len(events) - 1
         return records
+
+    def release_reserve(self) -> None:
+        """Give the disk the room back that was held to say that it is full."""
+        self.has_reserve = False
+        (self.folder / "reserve").unlink(missing_ok=True)
+
+    def refill_reserve(self) -> bool:
+        """Hold that room again where there is more than that, and so space; False where the disk is still full."""
+        if not self.has_reserve:
+            held = self.folder / "reserve"
+            self.has_reserve = reserve(held, RESERVE_BYTES + SPACE_BYTES)
+            os.truncate(held, RESERVE_BYTES if self.has_reserve else 0)
+        return self.has_reserve
 
     def sync(self) -> int:
         """Put what was appended on disk, seal the segments that were rolled, and return the last seq that is safe.
@@ -156,7 +213,7 @@ class Log:
             fail_point("log.sync.after")
             if self._folder_changed:
                 self._folder_changed = False  # before the look, as a roll may come during it
-                sync_folder(self.folder)
+                os.fsync(self._folder_descriptor)
                 fail_point("log.folder.synced")
         except OSError as error:
             self.broken = error
@@ -186,7 +243,7 @@ class Log:
             del self._sealed[0]
         if not removed_bytes:
             return None
-        sync_folder(self.folder)
+        os.fsync(self._folder_descriptor)
         first = (*self._sealed, *self._retired, self._active)[0]
         return LogTrimmed(first_seq=first.first_seq, removed_bytes=removed_bytes)
 
@@ -198,6 +255,7 @@ class Log:
         finally:
             for segment in (*self._retired, self._active):
                 os.close(segment.descriptor)
+            os.close(self._folder_descriptor)
             self._lock.release()
 
     def _recover(self) -> _Segment:
@@ -232,7 +290,12 @@ class Log:
 
     def _roll(self) -> None:
         fail_point("log.roll.before")
-        following = _new_segment(self.folder, self.last_seq + 1)
+        try:
+            following = _new_segment(self.folder, self.last_seq + 1)
+        except OSError as error:
+            if error.errno in _NO_FILES:
+                return  # it goes on in this segment until somebody closes a file
+            raise
         fail_point("log.roll.after")
         self._retired.append(self._active)  # in this order, so that `sync` in its thread misses neither
         self._active = following
@@ -486,6 +549,8 @@ def _lock_home(home: Path, note: bytes = b"") -> FileLock:
 
 
 def _unusable(home: Path, error: OSError) -> HomeRefused:
+    if error.errno in NO_SPACE:
+        return HomeFull(f"{home}: {error.strerror}. Make room, or choose another `home`.")
     return HomeRefused(f"{home}: {error.strerror}. Choose another `home`, or mend its permissions.")
 
 
@@ -512,6 +577,13 @@ def _new_segment(folder: Path, seq: int) -> _Segment:
     path = folder / f"{seq:016}.jsonl"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     return _Segment(path, seq, seq - 1, 0, {}, descriptor)
+
+
+def _refuse_too_large(records: list[Record[Event]]) -> None:
+    for place, record in enumerate(records):
+        size_bytes = len(encode_lines([record]))
+        if size_bytes > EVENT_BYTES:
+            raise EventTooLarge(place, record.event, size_bytes)
 
 
 def _scan(path: Path) -> _Scan:

@@ -18,9 +18,10 @@ import anyio.abc
 from kernel.bus import Bus
 from kernel.event import EventsDropped, KernelStarted, KernelStopped, LoopLag
 from kernel.files import acquire, holder
-from kernel.log import HomeHeld, HomeRefused, Log, makes_way, refuse_unusable
+from kernel.log import HomeFull, HomeHeld, HomeRefused, Log, makes_way, refuse_unusable
 from kernel.plugin import Refused
-from kernel.supervisor import Life, PluginPort, first_of
+from kernel.supervisor import SPACE_SECONDS, Life, PluginPort, first_of
+from kernel.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,10 +147,10 @@ class Kernel:
                 outcome = Outcome.failed
             if any(life.refused for life in self.lives):
                 outcome = Outcome.refused
-            with anyio.move_on_after(LAST_WORDS_SECONDS, shield=True):  # a full disk must not hold up the end
-                await self.bus.publish(
-                    "kernel", [KernelStopped(outcome=outcome.name, seconds=time.monotonic() - started)]
-                )
+            stopped = KernelStopped(outcome=outcome.name, seconds=time.monotonic() - started)
+            for last_words in (*self.bus.take_last_unknown(), stopped):
+                await self.bus.last_words("kernel", last_words)
+            with anyio.move_on_after(LAST_WORDS_SECONDS, shield=True):  # a slow disk must not hold up the end
                 await self.bus.sync()
         except* OSError as errors:  # plugins' own are handled in their lives: this is the log's
             self._say(f"stopped: {log.folder} cannot be written: {first_of(errors)}")
@@ -161,6 +162,20 @@ class Kernel:
         return outcome
 
     async def _open_log(self) -> Log:
+        """Take the home, as soon as its disk has room for that."""
+        told = False
+        while True:
+            try:
+                return await self._take_home()
+            except HomeFull as full:
+                if self.asked_to_stop:
+                    raise
+                if not told:
+                    self._say(f"{full} The start waits for it.")
+                told = True
+                await anyio.sleep(SPACE_SECONDS)
+
+    async def _take_home(self) -> Log:
         """Take the home, also from a kernel that makes way."""
         try:
             return self._log()
@@ -207,6 +222,7 @@ class Kernel:
         await self.bus.publish("kernel", [started])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._heartbeat)
+            tasks.start_soon(self._watch_loop)
             if self._makes_way:
                 tasks.start_soon(self._make_way)
             await self._start(tasks)
@@ -224,7 +240,7 @@ class Kernel:
             port = PluginPort(part.name, self.home, self._stopping, self.bus)
             self.lives.append(Life(part, port, self.bus, self._say))
         for life in self.lives:
-            tasks.start_soon(life.live)
+            tasks.start_soon(life.live, name=life.name)
             await life.entered.wait()
             if life.refused is not None:
                 return
@@ -292,6 +308,18 @@ class Kernel:
         self._stopping.set()
         self._scope.cancel()
 
+    async def _watch_loop(self) -> None:
+        """Say who kept the event loop from running."""
+        modules = {part.name: part.plugin.__module__ for part in self.parts}
+        watchdog = Watchdog(modules, self._say)
+        try:
+            while True:
+                await anyio.sleep(HEARTBEAT_SECONDS)
+                for blocked in watchdog.take():
+                    await self.bus.publish("kernel", [blocked])
+        finally:
+            watchdog.stop()
+
     async def _heartbeat(self) -> None:
         """Once a second: put the log on disk, keep it within its bound, say what was dropped and how late this ran."""
         while True:
@@ -302,6 +330,7 @@ class Kernel:
             for life in self.lives:
                 if dropped := life.take_dropped():
                     await self.bus.publish("kernel", [EventsDropped(plugin=life.name, count=dropped)])
+            await self.bus.publish("kernel", self.bus.take_unknown())
             await self.bus.sync()
             if self.running.is_set():  # before, the plugins' cursors are not known, and hold nothing
                 await self.bus.trim()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections import deque
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from kernel.delivery import Delivery
+from kernel.delivery import Delivery, own_failure
 from kernel.event import Event, PluginState, Record
+from kernel.files import wants_space
 from kernel.plugin import Plugin, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from kernel.bus import Bus
@@ -25,6 +27,8 @@ E = TypeVar("E", bound=Event)
 RESTARTS = 3
 WITHIN_SECONDS = 60.0
 BACKOFF_SECONDS = (0.2, 1.0, 4.0)
+SPACE_SECONDS = 1.0
+"""Between two tries of a plugin that a full disk keeps from working. These are no failures of its own."""
 
 
 class PluginPort:
@@ -78,6 +82,8 @@ class Life:
         self._port = port
         self._bus = bus
         self._say = say
+        self._wants_space = False
+        """It said that it waits for space, and has not been at work since."""
         self._closing = anyio.Event()
         self._at_work = anyio.Event()
         self._work_scope = anyio.CancelScope()
@@ -110,12 +116,15 @@ class Life:
         try:
             while not self._closing.is_set():
                 try:
-                    await self._live_once()
+                    await _own(self._live_once())
                 except Exception as raised:  # noqa: BLE001 - whatever a plugin raises is handled here
                     error = first_of(raised)
                     if isinstance(error, Refused) and not self.entered.is_set():
                         self.refused = error
                         return
+                    if wants_space(error) and not self._ends_before_it_began():
+                        await self._wait_for_space(error)
+                        continue
                     failures.append(time.monotonic())
                     if not await self._again(error, failures):
                         return
@@ -135,7 +144,7 @@ class Life:
                     return
                 with anyio.CancelScope() as self._drain_scope:
                     try:
-                        await self.plugin.drain()
+                        await _own(self.plugin.drain())
                     except Exception as error:  # noqa: BLE001 - the same failure as any other of the plugin's
                         self._drain_failure = error
                         self._work_scope.cancel()
@@ -173,13 +182,16 @@ class Life:
         await self.start_handlers.wait()
         async with anyio.create_task_group() as tasks:
             if self._delivery is not None:
-                tasks.start_soon(self._delivery.serve, plugin)
+                tasks.start_soon(self._delivery.serve, plugin, name=self.name)
             self.plugin = plugin
             self._at_work.set()
             await self.start_run.wait()
-            await self._publish(PluginState(plugin=self.name, state="started"))
+            if self._wants_space:
+                tasks.start_soon(self._say_that_it_works)
+            else:
+                await self._publish(PluginState(plugin=self.name, state="started"))
             if not (plugin.source and self.returned.is_set()):  # a source's job is done once, whatever fails later
-                await plugin.run()
+                await _own(plugin.run())
             self.returned.set()
             await self._closing.wait()
             tasks.cancel_scope.cancel()
@@ -200,13 +212,33 @@ class Life:
         self._delivery.forget_handled()
         self._subscription.start_behind(cursor)
 
+    def _ends_before_it_began(self) -> bool:
+        return self._closing.is_set() or (self._port.stopping.is_set() and not self.entered.is_set())
+
+    async def _wait_for_space(self, error: Exception) -> None:
+        """Say once that a full disk keeps it from working, and let it be tried again soon, as often as it takes."""
+        if not self._wants_space:
+            self._wants_space = True
+            reason = f"{type(error).__name__}: {error}"
+            self._say(f"[plugins.{self.name}] waits for space on the disk: {reason}")
+            await self._publish(PluginState(plugin=self.name, state="waiting", reason=reason))
+        with anyio.move_on_after(SPACE_SECONDS):
+            await self._closing.wait()
+
+    async def _say_that_it_works(self) -> None:
+        """After a full disk, when it has been at work for a while."""
+        await anyio.sleep(2 * SPACE_SECONDS)
+        self._wants_space = False
+        self._say(f"[plugins.{self.name}] goes on: there is space on the disk")
+        await self._publish(PluginState(plugin=self.name, state="started"))
+
     async def _again(self, error: Exception, failures: deque[float]) -> bool:
         """Say what happened, and wait before the next try; False when there is none."""
         final = isinstance(error, Refused)  # what only a user can mend does not go away by itself
         reason = str(error) if final else f"{type(error).__name__}: {error}".removesuffix(": ")
         text = "".join(traceback.format_exception(error))
         recent = sum(at > time.monotonic() - WITHIN_SECONDS for at in failures)
-        if self._closing.is_set():
+        if self._ends_before_it_began():
             self.left_off = reason
             self._say(f"[plugins.{self.name}] failed while it was stopped: {reason}")
             await self._publish(PluginState(plugin=self.name, state="stopped", reason=reason, traceback=text))
@@ -225,6 +257,17 @@ class Life:
 
     async def _publish(self, event: Event) -> None:
         await self._bus.publish("kernel", [event])
+
+
+async def _own(work: Awaitable[None]) -> None:
+    """Await a plugin's own code, whose CancelledError is a failure like any other where nobody has cancelled it."""
+    try:
+        await work
+    except asyncio.CancelledError as cancelled:
+        failure = own_failure()
+        if failure is None:
+            raise
+        raise failure from cancelled
 
 
 def first_of(error: Exception) -> Exception:

@@ -333,6 +333,13 @@ class VideoFailed(Event):
 # Retention -------------------------------------------------------------------------------------------------------
 
 
+class FailedFramesDropped(Event):
+    """The frames of a recording that failed, kept in `failed/` until now, make room for those of newer ones."""
+
+    recording: str
+    size_bytes: int
+
+
 class VideoPinned(Event):
     """A user wants this video kept, whatever the policy says."""
 

@@ -29,7 +29,7 @@ from kernel.files import write_whole
 from plugins.catalogue import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from plugins.events import Keep
@@ -146,7 +146,7 @@ def _outnumbered(left: Sequence[Entry], _policy: Policy, _now: float, _reasons: 
             environments[entry.session, entry.worker].append(entry)
     for videos in environments.values():
         # By beginning: of two that were encoded side by side, the older one may have been ready last.
-        videos.sort(key=lambda entry: (entry.started, entry.recording))
+        videos.sort(key=_beginning(videos))
         for newer, entry in zip(reversed(range(len(videos))), videos, strict=True):
             if 0 < entry.max_videos <= newer:
                 reason = f"{newer} videos of its environment are newer, and {entry.max_videos} in all are to stay"
@@ -184,6 +184,28 @@ def _too_large(left: Sequence[Entry], policy: Policy, _now: float, reasons: Reas
 
 def _age(entry: Entry) -> tuple[float, str]:
     return entry.available, entry.recording
+
+
+def _beginning(entries: Iterable[Entry]) -> Callable[[Entry], tuple[float, str, int]]:
+    """A sort key: the order in which recordings began.
+
+    A producer counts its own: its clock may be set back meanwhile.
+    """
+    first: dict[str, float] = {}
+    for entry in entries:
+        producer, _ = _producer_of(entry)
+        first[producer] = min(entry.started, first.get(producer, entry.started))
+
+    def key(entry: Entry) -> tuple[float, str, int]:
+        producer, count = _producer_of(entry)
+        return first[producer], producer, count
+
+    return key
+
+
+def _producer_of(entry: Entry) -> tuple[str, int]:
+    producer, _, count = entry.recording.rpartition("-")
+    return (producer, int(count)) if producer and count.isdecimal() else (entry.recording, 0)
 
 
 def _by_session(entries: Iterable[Entry]) -> dict[str, list[Entry]]:

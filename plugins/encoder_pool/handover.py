@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from plugins import catalogue
 from plugins.video.ffmpeg import Video
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from plugins.encoder_pool.names import Names
     from plugins.events import RecordingSealed
@@ -45,12 +44,18 @@ def target_of(home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSe
         return home / ((sealed.path if sealed is not None else "") or plan.path)
 
 
-def settle_target(names: Names, home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed) -> Path:
-    """Like `target_of`, but where a pinned video is in the way, choose a free name, and remember it after a kill."""
+def settle_target(  # noqa: PLR0917 - a thread is given them by place
+    names: Names, home: Path, folder: Path, plan: RecordingPlan, sealed: RecordingSealed, pinned: Collection[str]
+) -> Path:
+    """Like `target_of`, but where a pinned video is in the way, choose a free name, and remember it after a kill.
+
+    Of the recordings in `pinned` the catalogue may not know it yet.
+    """
     target = wanted = target_of(home, folder, plan, sealed)
     number = 2
     while target.exists() and (
-        target != wanted or any(entry.pinned for entry in displaced(names, target, plan.recording))
+        target != wanted
+        or any(each.pinned or each.recording in pinned for each in displaced(names, target, plan.recording))
     ):
         target = wanted.with_stem(f"{wanted.stem}-{number}")
         number += 1
@@ -79,7 +84,9 @@ def bring_near(made: Made, target: Path, recording: str) -> Made:
     return msgspec.structs.replace(made, beside=_copy_beside(made.file, target, recording))
 
 
-def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: RecordingSealed) -> catalogue.Entry:
+def place(
+    home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: RecordingSealed, *, available: float
+) -> catalogue.Entry:
     """Rename the video to its target and write its catalogue entry; both are on disk when this returns."""
     thumbnail = None
     if made.thumbnail is not None:
@@ -112,7 +119,7 @@ def place(home: Path, target: Path, made: Made, plan: RecordingPlan, sealed: Rec
         kept_for=sealed.kept_for,
         keep=plan.keep,
         started=plan.started,
-        available=time.time(),
+        available=available,
         training_step=sealed.training_step,
         max_videos=plan.max_videos,
     )
@@ -205,6 +212,13 @@ def sync_file(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def _make_folder(folder: Path) -> None:

@@ -44,6 +44,8 @@ class Recording:
     encoding: Encoding | None = None
     attempts: Counter[int | None] = field(default_factory=Counter)
     """Failed attempts at each chunk, and at finishing."""
+    refusals: Counter[int | None] = field(default_factory=Counter)
+    """How often a full disk refused each chunk, and the finishing."""
     begun: set[int] = field(default_factory=set)
     """Chunks whose jobs were handed out and have not ended."""
     finishing: bool = False

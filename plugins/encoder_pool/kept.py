@@ -27,12 +27,30 @@ def place_for(home: Path, folder: Path, bound_bytes: int) -> str | None:
     return catalogue.failed_folder(home, folder.name).relative_to(home).as_posix()
 
 
+def room_for(folder: Path, bound_bytes: int, keeps: bool) -> int:  # noqa: FBT001 - a thread is given it by place
+    """How many bytes all others may have when this recording's folder has been put away."""
+    return bound_bytes - (_size_of(folder) if keeps else 0)
+
+
+def displaced(home: Path, room_bytes: int) -> list[tuple[Path, int]]:
+    """The folders that make room when `keep` or `keep_nothing` is called next, and the bytes of frames in each."""
+    failed = home / "failed"
+    if not failed.is_dir():
+        return []
+    others = sorted(failed.iterdir(), key=lambda each: each.stat().st_mtime_ns)
+    sizes = {each: _size_of(each) for each in others}
+    going = []
+    while others and (sum(sizes[each] for each in others) > room_bytes or len(others) >= MOST_FOLDERS):
+        going.append((others[0], sizes[others.pop(0)]))
+    return going
+
+
 def keep(home: Path, folder: Path, bound_bytes: int, reason: str) -> None:
     """Move a recording's folder to `home/failed`, with the reason. The folders that came there first make room."""
     jobs.remove_attempts(folder)
     jobs.remove_segments(folder)
     place = catalogue.failed_folder(home, folder.name)
-    _make_room(place.parent, bound_bytes - _size_of(folder))
+    _make_room(home, room_for(folder, bound_bytes, True))
     _write_reason(folder, reason)
     os.utime(folder)  # so that the oldest folder is the one that was moved first
     fail_point("encoder.keep.before")
@@ -44,19 +62,17 @@ def keep(home: Path, folder: Path, bound_bytes: int, reason: str) -> None:
 def keep_nothing(home: Path, folder: Path, bound_bytes: int, reason: str) -> None:
     """Remove a recording's folder; only the reason is kept, and stands before the folder is gone."""
     place = catalogue.failed_folder(home, folder.name)
-    _make_room(place.parent, bound_bytes)
+    _make_room(home, room_for(folder, bound_bytes, False))
     place.mkdir(exist_ok=True)
     fail_point("encoder.keep.folder_made")
     _write_reason(place, reason)
     jobs.remove(home, folder)
 
 
-def _make_room(failed: Path, room_bytes: int) -> None:
-    failed.mkdir(exist_ok=True)
-    others = sorted(failed.iterdir(), key=lambda each: each.stat().st_mtime_ns)
-    sizes = {each: _size_of(each) for each in others}
-    while others and (sum(sizes[each] for each in others) > room_bytes or len(others) >= MOST_FOLDERS):
-        shutil.rmtree(others.pop(0))
+def _make_room(home: Path, room_bytes: int) -> None:
+    (home / "failed").mkdir(exist_ok=True)
+    for folder, _ in displaced(home, room_bytes):
+        shutil.rmtree(folder)
         fail_point("encoder.keep.made_room")
 
 

@@ -162,6 +162,8 @@ def _join(order: Order, child: Child, sealed: RecordingSealed, output: Path) -> 
 
 
 def _check(order: Order, child: Child, file: Path, frames: int) -> ffmpeg.Video:
+    if not file.exists():
+        raise Failed(f"{order.executable} ended as if all were well, and wrote no file; is it an ffmpeg?")
     video = ffmpeg.inspect(child, order.executable, order.folder, file.name, stall_seconds=order.stall_seconds)
     if video.frames != frames:
         raise Failed(f"{frames} frames were captured, and the video holds {video.frames}")

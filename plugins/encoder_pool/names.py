@@ -23,17 +23,27 @@ class Names:
         self._home = home
         self._recordings: dict[str, set[str]] | None = None
         self._folders: dict[str, str] = {}
+        self._newest = 0.0
 
     def at(self, target: Path) -> list[Entry]:
         """The entries of the videos that have this place."""
         if self._recordings is None:
             found: dict[str, set[str]] = {}
             for entry in catalogue.read_all(self._home):
+                self._newest = max(self._newest, entry.available)
                 found.setdefault(self._place(self._home / entry.path), set()).add(entry.recording)
             self._recordings = found
         names = sorted(self._recordings.get(self._place(target), ()))
         entries = [catalogue.read(self._home, recording) for recording in names]
         return [entry for entry in entries if entry is not None]
+
+    def next_time(self, now: float) -> float:
+        """When a video is to be said to have become available: after all others, also where the clock was set back.
+
+        The oldest go first, and that must not be the newest one.
+        """
+        self._newest = max(now, self._newest + 1e-3)
+        return self._newest
 
     def take(self, path: str, recording: str) -> None:
         """Say that a recording's video has this path, as events and the catalogue say it."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
 import os
+import shutil
+import sys
+import time
 from asyncio import get_running_loop
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from kernel.fail_points import fail_point
+from kernel.files import NO_SPACE, has_room, wants_space
 from kernel.plugin import Plugin, on
 from plugins import catalogue
 from plugins.encoder_pool import handover, jobs, kept
+from plugins.encoder_pool.claims import Claims
 from plugins.encoder_pool.cores import spare_cores
 from plugins.encoder_pool.jobs import Failure, Job, Recording
 from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment, make_video
@@ -25,40 +30,56 @@ from plugins.encoder_pool.options import EncoderPoolOptions
 from plugins.events import (
     ChunkSealed,
     EncoderProbe,
+    FailedFramesDropped,
+    PruneIntended,
     RecordingDiscarded,
     RecordingSealed,
     VideoAvailable,
     VideoFailed,
+    VideoPinned,
     VideoPruned,
+    VideoUnpinned,
 )
 from plugins.video import ffmpeg
 from plugins.video.feed import Child, Failed
 from plugins.video.priority import Priority, lower_this_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
     from pathlib import Path
 
     from anyio.abc import TaskGroup
 
     from kernel.event import Record
+    from plugins.catalogue import Entry
+    from plugins.encoder_pool.handover import Made
     from plugins.recorder.spool import RecordingPlan
 
 End = VideoAvailable | VideoFailed | RecordingDiscarded
 END = (VideoAvailable, VideoFailed, RecordingDiscarded)
 """What is said of a recording last."""
 
+Said = End | RecordingSealed | ChunkSealed | FailedFramesDropped | VideoPruned
+SAID = (*END, RecordingSealed, ChunkSealed, FailedFramesDropped, VideoPruned)
+
 A = TypeVar("A")
 T = TypeVar("T")
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Before another attempt at what failed."""
-DISK_FULL_SECONDS = 5.0
-"""Between tries while the disk is full; these do not count as attempts."""
+DISK_FULL_SECONDS = (1.0, 2.0, 4.0)
+"""Between two looks for room while the disk is full, longer where there was too little for what was tried.
+
+What fails of it does not count as an attempt.
+"""
+LEAST_ROOM_BYTES = 256 * 2**10
 PROBE_SECONDS = 1.0
 
 
-class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFailed, VideoPruned, EncoderProbe]):
+class EncoderPool(
+    Plugin[EncoderPoolOptions],
+    publishes=[VideoAvailable, VideoFailed, PruneIntended, VideoPruned, FailedFramesDropped, EncoderProbe],
+):
     """Turns each recording in the spool into a video, or says why not.
 
     What is to be done is found on the disk and in the log by `run`, and from events afterwards. Handlers wait until
@@ -87,10 +108,13 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         """Jobs that wait, run, or will be tried again."""
         self._frames_encoded = 0
         self._disk_full = False
+        self._frames_dropped: set[str] = set()
+        """Failed recordings whose frames make room, as was said before a kill kept them from it."""
         self._changed = anyio.Event()
         self._found = anyio.Event()
         self._placing = anyio.Lock()
         self._names = Names(self.home)
+        self._claims = Claims()
         self._limiter = anyio.CapacityLimiter(2)
         self._priority = Priority()
         # Of its own, as who gives way gives way for good.
@@ -163,6 +187,12 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
     async def release_name(self, event: VideoPruned) -> None:
         """Forget what place the video had."""
         self._names.release(event.path, event.recording)
+        self._claims.follow(event)
+
+    @on(PruneIntended, VideoPinned, VideoUnpinned)
+    async def follow_claims(self, event: PruneIntended | VideoPinned | VideoUnpinned) -> None:
+        """Who may remove a video, and what nobody may."""
+        self._claims.follow(event)
 
     # What is found at the start ----------------------------------------------------------------------------------
 
@@ -171,42 +201,41 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         folders = {folder.name: folder for folder in await self._in_thread(jobs.find, self.home)}
         if not folders:
             return
-        ends: dict[str, End] = {}
-        seals: dict[str, RecordingSealed] = {}
-        chunks: dict[str, dict[int, int]] = {name: {} for name in folders}
+        told = Told(folders)
         # Of a producer that the log does not know, it does not know the recordings either: that of a script which has
         # just started this kernel, as a rule, and the log may have gigabytes.
         if any(self.last_nth(folder.parent.name) for folder in folders.values()):
-            said: AsyncIterator[Record[End | RecordingSealed | ChunkSealed]]
-            said = self.read(*END, RecordingSealed, ChunkSealed)
+            said: AsyncIterator[Record[Said]] = self.read(*SAID)
             async for record in said:
-                event = record.event
-                if event.recording not in folders:
-                    continue
-                if isinstance(event, ChunkSealed):
-                    chunks[event.recording][event.chunk] = event.frames
-                elif isinstance(event, RecordingSealed):
-                    seals[event.recording] = event
-                else:
-                    ends[event.recording] = event
+                told.take(record.event)
         await self.sync()
+        self._frames_dropped = told.frames_dropped
+        await self._in_thread(self._withdraw_replaced, told.replaced)
         for name, folder in folders.items():
-            plan = await self._in_thread(self._tidy, folder, seals.get(name))
-            if name in ends:
-                await self._clean_up(folder, ends[name])
+            seal = told.seals.get(name)
+            plan = await self._in_thread(self._tidy, folder, seal)
+            if name in told.ends:
+                await self._clean_up(folder, told.ends[name])
             elif plan is not None:
                 recording = self._recordings[name] = Recording(
                     folder,
                     plan,
-                    frames=chunks[name],
-                    sealed=seals.get(name),
+                    frames=told.chunks[name],
+                    sealed=seal,
                     standing=jobs.standing_in(folder),
                     encoding=jobs.read_encoding(folder),
                     entry=catalogue.read(self.home, name),
                 )
                 self._queue(recording)
-            elif name in seals:
-                await self._fail_without_plan(seals[name])
+            elif seal is not None:
+                await self._fail_without_plan(seal)
+
+    def _withdraw_replaced(self, replaced: set[str]) -> None:
+        """Remove the entries of videos that were said to be replaced, as a kill kept an earlier life from doing."""
+        for recording in replaced:
+            entry = catalogue.read(self.home, recording)
+            if entry is not None:
+                handover.withdraw(self.home, entry)
 
     def _tidy(self, folder: Path, sealed: RecordingSealed | None) -> RecordingPlan | None:
         """Remove what attempts of an earlier life left, and read what the recording is to be."""
@@ -223,6 +252,17 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
             return
         put_away = kept.keep_nothing if end.frames_kept_in is None else kept.keep
         async with self._placing:  # each makes room for itself among those that are there
+            keeps = end.frames_kept_in is not None
+            room_bytes = await self._in_thread(kept.room_for, folder, self.options.failed_bytes, keeps)
+            dropped = [
+                FailedFramesDropped(recording=place.name, size_bytes=size_bytes)
+                for place, size_bytes in await self._in_thread(kept.displaced, self.home, room_bytes)
+                if size_bytes and place.name not in self._frames_dropped
+            ]
+            if dropped:
+                self._frames_dropped.update(event.recording for event in dropped)
+                await self.publish(*dropped)
+                await self.sync()
             await self._in_thread(put_away, self.home, folder, self.options.failed_bytes, end.reason)
 
     def _known(self, name: str) -> Recording | None:
@@ -285,7 +325,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         self._running.discard(job)
         again_in = None
         if error is None and not scope.cancelled_caught:
-            self._disk_full = False
+            self._note_disk_full(None)
             self._frames_encoded += job.frames
         elif error is not None and self._stands(recording):
             again_in = self._after_failure(job, error)
@@ -305,6 +345,10 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
 
     async def _try_again(self, job: Job, seconds: float) -> None:
         await anyio.sleep(seconds)
+        while job.recording.refusals[job.chunk] and self._stands(job.recording):
+            if await self._in_thread(self._has_room, job.recording):
+                break
+            await anyio.sleep(DISK_FULL_SECONDS[0])
         if self._stands(job.recording) and job.recording.failure is None:
             heapq.heappush(self._waiting, job)
             self._note_change()
@@ -315,8 +359,9 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         """Seconds to the next attempt; None where the job as such is over."""
         recording = job.recording
         if _is_disk_full(error):
-            self._disk_full = True
-            return DISK_FULL_SECONDS
+            self._note_disk_full(error)
+            recording.refusals[job.chunk] += 1
+            return DISK_FULL_SECONDS[min(recording.refusals[job.chunk], len(DISK_FULL_SECONDS)) - 1]
         recording.attempts[job.chunk] += 1
         attempts = recording.attempts[job.chunk]
         if not recording.folder.exists():
@@ -332,6 +377,22 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
             recording.finishing = False
             return None
         return RETRY_SECONDS[min(attempts, len(RETRY_SECONDS)) - 1]
+
+    def _has_room(self, recording: Recording) -> bool:
+        """Whether there is some room where the work is done, and where the video will be: a try costs an encode."""
+        target = handover.target_of(self.home, recording.folder, recording.plan, recording.sealed)
+        try:
+            # What a quota leaves, only a trial tells; but nothing is ever tried out in the videos' folder.
+            free_bytes = shutil.disk_usage(handover.nearest(target.parent)).free
+            return free_bytes >= LEAST_ROOM_BYTES and has_room(recording.folder, LEAST_ROOM_BYTES)
+        except OSError:
+            return True  # the next attempt tells why
+
+    def _note_disk_full(self, error: Exception | None) -> None:
+        if (error is not None) != self._disk_full:
+            self._disk_full = error is not None
+            words = f"THE DISK IS FULL: {_words(error)}; videos wait for room" if error else "there is room again"
+            sys.stderr.write(f"encoder: {words}\n")
 
     async def _encode(self, recording: Recording, chunk: int) -> None:
         await self._work(make_segment, self._order(recording), chunk)
@@ -361,27 +422,45 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
         del self._recordings[recording.plan.recording]
 
     async def _make(self, recording: Recording, sealed: RecordingSealed) -> VideoAvailable:
-        plan, folder = recording.plan, recording.folder
         made = await self._work(make_video, self._order(recording), sealed)
+        granted: set[str] = set()
         try:
-            async with self._placing:
-                target = await self._in_thread(handover.settle_target, self._names, self.home, folder, plan, sealed)
-                made = await self._in_thread(handover.bring_near, made, target, plan.recording)
-                await self._displace(target, plan.recording)
-                entry = await self._in_thread(handover.place, self.home, target, made, plan, sealed)
-                self._names.take(entry.path, entry.recording)
-                available = catalogue.announcement(entry)
-                await self.publish(available)
+            while True:
+                async with self._placing:
+                    target, others = await self._in_thread(self._settle, recording, sealed)
+                    if granted.issuperset(each.recording for each in others):
+                        made = await self._in_thread(handover.bring_near, made, target, recording.plan.recording)
+                        return await self._place(recording, sealed, target, made, others)
+                # Not under the lock, which a handler may want: the answer comes through the handlers.
+                for each in others:
+                    if await self._claims.claim(each, recording.plan.recording, self.publish):
+                        granted.add(each.recording)
         finally:
             handover.discard(made)
+
+    def _settle(self, recording: Recording, sealed: RecordingSealed) -> tuple[Path, list[Entry]]:
+        """Where the video will be, and the entries of those that have this place and would give way."""
+        plan, names = recording.plan, self._names
+        pinned = self._claims.pinned
+        target = handover.settle_target(names, self.home, recording.folder, plan, sealed, pinned)
+        return target, handover.displaced(names, target, plan.recording)
+
+    async def _place(
+        self, recording: Recording, sealed: RecordingSealed, target: Path, made: Made, others: list[Entry]
+    ) -> VideoAvailable:
+        await self._displace(others, recording.plan.recording)
+        place = partial(handover.place, available=self._names.next_time(time.time()))
+        entry = await self._in_thread(place, self.home, target, made, recording.plan, sealed)
+        self._names.take(entry.path, entry.recording)
+        available = catalogue.announcement(entry)
+        await self.publish(available)
         return available
 
-    async def _displace(self, target: Path, recording: str) -> None:
-        """Announce that the video in the target's place goes, before it does."""
-        displaced = await self._in_thread(handover.displaced, self._names, target, recording)
-        if not displaced:
+    async def _displace(self, others: list[Entry], recording: str) -> None:
+        """Announce that these videos go, before they do."""
+        if not others:
             return
-        for entry in displaced:
+        for entry in others:
             await self.publish(
                 VideoPruned(
                     recording=entry.recording,
@@ -394,7 +473,7 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
             )
         fail_point("encoder.displaced.said")
         await self.sync()
-        for entry in displaced:
+        for entry in others:
             await self._in_thread(handover.withdraw, self.home, entry)
 
     async def _give_up(self, folder: Path, sealed: RecordingSealed, failure: Failure) -> VideoFailed:
@@ -470,6 +549,33 @@ class EncoderPool(Plugin[EncoderPoolOptions], publishes=[VideoAvailable, VideoFa
                 said = probe
 
 
+class Told:
+    """What the log says of the recordings in the spool, and of what an earlier life had begun to remove."""
+
+    def __init__(self, folders: Collection[str]) -> None:
+        self.ends: dict[str, End] = {}
+        self.seals: dict[str, RecordingSealed] = {}
+        self.chunks: dict[str, dict[int, int]] = {name: {} for name in folders}
+        self.replaced: set[str] = set()
+        self.frames_dropped: set[str] = set()
+
+    def take(self, event: Said) -> None:
+        recording = event.recording
+        if isinstance(event, FailedFramesDropped):
+            self.frames_dropped.add(recording)
+        elif isinstance(event, VideoPruned):
+            if event.policy == "replaced":
+                self.replaced.add(recording)
+        elif recording not in self.chunks:
+            return
+        elif isinstance(event, ChunkSealed):
+            self.chunks[recording][event.chunk] = event.frames
+        elif isinstance(event, RecordingSealed):
+            self.seals[recording] = event
+        else:
+            self.ends[recording] = event
+
+
 async def _kill_when_cancelled(child: Child) -> None:
     try:
         await anyio.sleep_forever()
@@ -478,9 +584,8 @@ async def _kill_when_cancelled(child: Child) -> None:
 
 
 def _is_disk_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+    words = str(error)
+    return wants_space(error) or any(os.strerror(number) in words for number in NO_SPACE) or "SIGXFSZ" in words
 
 
 def _words(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -31,7 +31,7 @@ from plugins.events import (
     VideoUnpinned,
 )
 from plugins.pruner.history import RETAINED, History, recall, remember
-from plugins.pruner.removal import remove, remove_empty_folder
+from plugins.pruner.removal import remove, remove_empty_folder, withdraw
 from plugins.retention import (
     DAY_SECONDS,
     AskedLimits,
@@ -90,6 +90,27 @@ class ReviewDue(Event):
     durable: ClassVar[bool] = False
 
 
+class Clock:
+    """The time by which videos grow old: the machine's, but never further on than time has passed since the start.
+
+    So a clock that is set forward by mistake makes no video too old. It is believed at the next start.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.time() - _passed()
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        return min(time.time(), self._started + _passed())
+
+
+def _passed() -> float:
+    """Seconds that pass with the machine, asleep or not, whatever its clock is set to."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, ReviewDue, VideoPruned]):
     """Keeps the home's videos within their limits, and pins and removes those that a user asks for.
 
@@ -108,6 +129,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         """Sessions that lost a video, and whose folder may be empty by now."""
         self._outside: set[Path] = set()
         """Folders of videos outside of the home."""
+        self._clock = Clock()
         await anyio.to_thread.run_sync(catalogue.clear_up, self.home)
         self._asked = await anyio.to_thread.run_sync(asked_limits, self.home)
         self._limits = asked_options(self.options, self._asked)
@@ -129,7 +151,8 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         history, end = remembered.history, await anyio.to_thread.run_sync(last_seq, self.home)
         async for record in self.read(*RETAINED, after=remembered.up_to):
             history.note(record.event)
-        await anyio.to_thread.run_sync(remember, self.home, end, history)
+        with suppress(OSError):  # a full disk must not keep the pruner from its work; the next start reads more
+            await anyio.to_thread.run_sync(remember, self.home, end, history)
         return history
 
     async def run(self) -> None:
@@ -197,6 +220,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         """Also a video whose removal is intended, as long as it stands."""
         self._history.note(wish)
         entry = self._entries.get(wish.recording) or self._leaving.pop(wish.recording, None)
+        entry = entry or catalogue.read(self.home, wish.recording)  # one that was to be replaced
         if entry is not None:
             await self._take_in(entry)
 
@@ -218,7 +242,10 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
     async def remove(self, intent: PruneIntended) -> None:
         self._history.note(intent)
         recording = intent.recording
-        if recording in self._leaving and catalogue.read(self.home, recording) is not None:
+        if intent.policy == "replaced":  # first in the log, so the encoder does it; an intent of ours comes too late
+            self._entries.pop(recording, None)
+            self._leaving.pop(recording, None)
+        elif recording in self._leaving and catalogue.read(self.home, recording) is not None:
             await self._carry_out(intent)
         else:  # a pin made it void, a restart has carried it out already, or another has replaced the video
             self._history.intended.pop(recording, None)
@@ -230,13 +257,15 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, PruneIntended, Revie
         self._history.note(pruned)
         self._entries.pop(pruned.recording, None)
         self._leaving.pop(pruned.recording, None)
+        if pruned.policy == "replaced":  # a pin that was heard meanwhile may have written its entry anew
+            await anyio.to_thread.run_sync(withdraw, self.home, pruned.recording)
 
     # Removal ------------------------------------------------------------------------------------------------------
 
     async def _prune(self) -> None:
         """Intend what the policy displaces."""
         intents = []
-        for removal in displaced(self._entries.values(), self._limits.policy, time.time()):
+        for removal in displaced(self._entries.values(), self._limits.policy, self._clock.now()):
             if catalogue.read(self.home, removal.entry.recording) is None:  # another has removed it, and says so
                 del self._entries[removal.entry.recording]
             else:

@@ -31,13 +31,24 @@ def remove(home: Path, entry: Entry) -> int:
         fail_point("pruner.video.removed")
         sync_folder(file.parent)
         freed_bytes = entry.identity.size_bytes
+    _withdraw(home, entry)
+    return freed_bytes
+
+
+def withdraw(home: Path, recording: str) -> None:
+    """Remove the entry and the thumbnail of a video that another has replaced, where they are there."""
+    entry = catalogue.read(home, recording)
+    if entry is not None:
+        _withdraw(home, entry)
+
+
+def _withdraw(home: Path, entry: Entry) -> None:
     if entry.thumbnail is not None:
         thumbnail = home / entry.thumbnail
         if thumbnail.is_file() and not thumbnail.is_symlink():
             thumbnail.unlink()
             fail_point("pruner.thumbnail.removed")
     catalogue.remove(home, entry.recording)
-    return freed_bytes
 
 
 def is_still(file: Path, identity: FileIdentity) -> bool:

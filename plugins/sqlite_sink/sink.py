@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,14 @@ import aiosqlite
 import anyio
 import msgspec
 
-from kernel.files import on_network
+from kernel.files import on_network, wants_space
 from kernel.plugin import Options, Plugin, Refused, on_batch
 from plugins.sqlite_sink.rows import WRITES_OF
 from plugins.sqlite_sink.schema import OLDEST_SQLITE, prepare, refuse_header
 from plugins.sqlite_sink.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from kernel.event import Record
 
@@ -65,15 +66,18 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._connection = await aiosqlite.connect(self._file, isolation_level=None, timeout=BUSY_SECONDS)
         except (OSError, sqlite3.OperationalError) as error:
+            if wants_space(error):
+                raise
             raise Refused(f"{self._file}: cannot be opened: {error}. Set another `path`.") from None
         try:
             shared = on_network(self._file) is not None
-            if shared:
-                await _keep_to_itself(self._connection)
-            await prepare(self._connection, self._file, home_id)
-            if shared:
-                await _give_up_wal(self._connection)
-            self._tables = await Tables.open(self._connection)
+            with _full_disk_told(self._file):
+                if shared:
+                    await _keep_to_itself(self._connection)
+                await prepare(self._connection, self._file, home_id)
+                if shared:
+                    await _give_up_wal(self._connection)
+                self._tables = await Tables.open(self._connection)
             yield
         finally:
             with anyio.CancelScope(shield=True):
@@ -93,7 +97,8 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
         """
         batch = self._tables.batch(records)
         await self.sync()
-        await self._tables.write(batch)
+        with _full_disk_told(self._file):
+            await self._tables.write(batch)
 
     @property
     def _file(self) -> Path:
@@ -120,7 +125,19 @@ async def _give_up_wal(connection: aiosqlite.Connection) -> None:
 async def _close(connection: aiosqlite.Connection) -> None:
     """Leave the whole database in its one file, also where somebody else still reads it."""
     try:
-        await connection.execute("PRAGMA busy_timeout = 0")
-        await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.OperationalError):  # a full disk, say: the next start does it
+            await connection.execute("PRAGMA busy_timeout = 0")
+            await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         await connection.close()
+
+
+@contextmanager
+def _full_disk_told(file: Path) -> Iterator[None]:
+    """Say it in the system's word where SQLite finds the disk full, so that the kernel waits for room."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(file)) from error

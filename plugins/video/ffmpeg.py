@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,10 +67,12 @@ class Video(msgspec.Struct, frozen=True, kw_only=True):
 
 def find() -> Path:
     """The ffmpeg to use. Raises `Refused` where there is none."""
-    try:
-        name = imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError:
-        raise Refused(f"there is no ffmpeg on this machine: {_MEND}") from None
+    for _ in range(3):  # it is tried out, and what runs for that may be killed like any other process
+        with suppress(RuntimeError):
+            name = imageio_ffmpeg.get_ffmpeg_exe()
+            break
+    else:
+        raise Refused(f"there is no ffmpeg on this machine: {_MEND}")
     executable = shutil.which(name)
     if executable is None:
         raise Refused(f"{name} is no program that can be run, but is to be the ffmpeg: {_MEND}")

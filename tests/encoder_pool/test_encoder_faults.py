@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ import numpy as np
 import psutil
 import pytest
 
+from kernel.log import read
 from plugins import catalogue
 from plugins.encoder_pool import EncoderPoolOptions
-from plugins.events import RecordingDiscarded, RecordingSealed, VideoAvailable, VideoFailed
+from plugins.events import FailedFramesDropped, RecordingDiscarded, RecordingSealed, VideoAvailable, VideoFailed
 from plugins.recorder.frames import ChunkReader
 from tests.encoder_pool.films import SESSION, film
 from tests.encoder_pool.pools import (
@@ -47,7 +49,7 @@ SLEEP = f"sleep 5{os.getpid()}"
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plugins.encoder_pool.pool.RETRY_SECONDS", (0.05,))
-    monkeypatch.setattr("plugins.encoder_pool.pool.DISK_FULL_SECONDS", 0.05)
+    monkeypatch.setattr("plugins.encoder_pool.pool.DISK_FULL_SECONDS", (0.05,))
 
 
 def ffmpegs() -> list[psutil.Process]:
@@ -245,6 +247,29 @@ async def test_the_frames_of_failed_recordings_are_kept_within_a_bound(
     assert kept == [one.recording for one in films[1:]]
     assert catalogue.failure_of(home, large.recording) == failed[-1].reason
     assert catalogue.failure_of(home, films[0].recording) is None  # it made room
+    (dropped,) = read(home, FailedFramesDropped)
+    assert dropped.event == FailedFramesDropped(recording=films[0].recording, size_bytes=size)
+
+
+async def test_frames_that_make_room_are_said_to_go_before_they_do_and_once_whatever_is_killed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, "exit 1")
+    first, second = film(home, 20, number=0, picture=noise), film(home, 20, number=1, picture=noise)
+    size = (first.folder / "00000.chunk").stat().st_size
+    options = EncoderPoolOptions(failed_bytes=size + size // 2, attempts=1)
+    async with encoding(home, options) as kernel:
+        await say(kernel, *first.events)
+        await kernel.settle()
+    place = f"failed/{second.recording}"
+    failed = VideoFailed(recording=second.recording, session=SESSION, attempts=1, reason="no", frames_kept_in=place)
+    said = FailedFramesDropped(recording=first.recording, size_bytes=size)
+    await log(home, *second.events, failed, said)  # and was killed
+    assert (home / "failed" / first.recording).exists()
+    async with encoding(home, options) as kernel:
+        await kernel.settle()
+        assert [record.event for record in kernel.records(FailedFramesDropped)] == [said]
+    assert [each.name for each in (home / "failed").iterdir()] == [second.recording]
 
 
 @pytest.mark.parametrize("failed_bytes", [1 << 30, 0])
@@ -297,6 +322,65 @@ async def test_no_more_failures_are_remembered_than_a_thousand(
             await say(kernel, *one.events)
             await kernel.settle()
     assert sorted(each.name for each in (home / "failed").iterdir()) == [one.recording for one in films[2:]]
+
+
+GARBAGE = 'case "$*" in *rawvideo*) cat > /dev/null; head -c 5000 /dev/urandom > "${@: -1}"; exit 0;; esac'
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (f"{GARBAGE}\n{REAL}", "Invalid data"),
+        ("exit 0", "stopped reading in the midst of the frames"),
+        ("cat > /dev/null; exit 0", "ended as if all were well, and wrote no file"),
+        ("kill -SEGV $$", "was killed by SIGSEGV"),
+    ],
+    ids=["writes garbage", "is another program", "writes nothing", "crashes"],
+)
+async def test_an_ffmpeg_that_is_none_is_a_failure_with_its_last_words_and_leaves_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, script)
+    one = film(home, 200, size=(320, 240), picture=noise)
+    failed = await failure(home, one, EncoderPoolOptions(thumbnails=False))
+    assert words in failed.reason
+    assert failed.attempts == 3
+    kept = {file.name for file in (home / "failed" / one.recording).iterdir()}
+    assert kept == {"00000.chunk", "recording.json", "encoding.json", "failure.txt"}
+    assert not files_of(home / "videos")
+
+
+async def test_an_ffmpeg_that_vanishes_while_it_is_needed_is_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_place_of_ffmpeg(tmp_path, monkeypatch, REAL)
+    first, second = film(home, 20, number=0), film(home, 20, number=1)
+    async with encoding(home, EncoderPoolOptions(attempts=2)) as kernel:
+        await say(kernel, *first.events)
+        await kernel.settle()
+        (tmp_path / "not-quite-ffmpeg").unlink()
+        await say(kernel, *second.events)
+        await kernel.settle()
+        (failed,) = (record.event for record in kernel.records(VideoFailed))
+        assert [record.event.recording for record in kernel.records(VideoAvailable)] == [first.recording]
+    assert failed.recording == second.recording
+    assert failed.reason == f"{tmp_path / 'not-quite-ffmpeg'}: No such file or directory"
+
+
+async def test_a_clock_that_is_set_back_makes_no_new_video_older_than_the_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, hours = time.time, 0
+    monkeypatch.setattr("plugins.encoder_pool.pool.time.time", lambda: real() + hours * 3600)
+    async with encoding(home) as kernel:
+        for number, hours in enumerate((0, 50, -50, 1)):  # noqa: B007 - the clock looks at it
+            await say(kernel, *film(home, 5, number=number).events)
+            await kernel.settle()
+    async with encoding(home) as kernel:
+        await say(kernel, *film(home, 5, number=4).events)
+        await kernel.settle()
+    entries = sorted(catalogue.read_all(home), key=lambda entry: entry.available)
+    assert [entry.first_episode for entry in entries] == [0, 1, 2, 3, 4]
 
 
 async def test_a_full_disk_is_waited_for_and_costs_no_attempt(

@@ -223,7 +223,7 @@ async def test_a_free_name_chosen_before_a_kill_is_not_chosen_twice(home: Path) 
     assert entry is not None
     catalogue.write(home, msgspec.structs.replace(entry, pinned=True))
     await log(home, *new.events)
-    chosen = handover.settle_target(Names(home), home, new.folder, new.plan, new.sealed)
+    chosen = handover.settle_target(Names(home), home, new.folder, new.plan, new.sealed, ())
     chosen.write_bytes(b"placed, but not catalogued, when the kernel was killed")
     async with encoding(home) as kernel:
         await kernel.settle()
@@ -303,7 +303,7 @@ def _placed(home: Path, one: Film) -> catalogue.Entry:
     """Make the video of a recording and put it in its place, as a kernel does before it announces it."""
     (home / "recordings").mkdir(exist_ok=True)
     ready = make_video(_order(home, one, ENCODING), Child(), one.sealed)
-    return handover.place(home, home / one.plan.path, ready, one.plan, one.sealed)
+    return handover.place(home, home / one.plan.path, ready, one.plan, one.sealed, available=2e9)
 
 
 def _catalogued(home: Path, one: Film) -> set[Path]:

@@ -382,8 +382,8 @@ async def test_a_folder_that_was_removed_meanwhile_is_made_again(
     folder.mkdir()
     displace = EncoderPool._displace
 
-    async def displace_and_remove(self: EncoderPool, target: Path, recording: str) -> None:
-        await displace(self, target, recording)
+    async def displace_and_remove(self: EncoderPool, others: list[catalogue.Entry], recording: str) -> None:
+        await displace(self, others, recording)
         shutil.rmtree(folder)
 
     monkeypatch.setattr(EncoderPool, "_displace", displace_and_remove)  # at the last moment

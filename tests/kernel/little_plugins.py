@@ -101,3 +101,21 @@ class Touching(Plugin[TouchingOptions]):
     async def lifespan(self) -> AsyncIterator[None]:
         self.options.file.touch()
         yield
+
+
+class SlowOptions(Options):
+    enter_seconds: float = 0.0
+    leave_seconds: float = 0.0
+
+
+class Slow(Plugin[SlowOptions], publishes=[Tock]):
+    """Says when it begins to start and to stop, and takes its time for both."""
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        await self.publish(Tock(n=-3))
+        await anyio.sleep(self.options.enter_seconds)
+        yield
+        await self.publish(Tock(n=-4))
+        await anyio.sleep(self.options.leave_seconds)
+        await self.publish(Tock(n=-5))

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 import pytest
 
-from kernel.bus import Bus
-from kernel.event import Event, LogTrimmed
-from kernel.log import Log, read
+from kernel.bus import MAILBOX_BYTES, Bus
+from kernel.event import DiskFull, DiskHasRoom, Event, EventLeftOut, LogTrimmed, UnknownEvent
+from kernel.log import EVENT_BYTES, RESERVE_BYTES, EventTooLarge, Log, read, segments
 from tests.kernel.ticks import Flash, Tick, Tock, numbers, ticks
 
 if TYPE_CHECKING:
@@ -372,8 +373,117 @@ async def test_publishing_waits_for_space_and_then_says_everything_once(
         assert "No space left on device; events wait for space" in capsys.readouterr().err
     assert sorted((record.source, record.nth) for record in read(home)) == [
         *(("a", n) for n in range(1, 5)),
+        ("kernel", 1),  # that there is space again; that it was missing could not be said to a disk that took nothing
         *(("p", n) for n in range(1, 6)),
     ]
+
+
+async def test_that_the_disk_is_full_is_said_in_the_log_with_what_was_held_back_for_that(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(home) as bus:
+        await bus.publish("a", ticks(1, 5))
+        held = home / "log" / "reserve"
+        assert held.stat().st_blocks * 512 >= RESERVE_BYTES
+        full = True
+        real = os.write
+
+        def write(descriptor: int, content: memoryview) -> int:  # only what was held back is free
+            if full and (held.exists() or len(content) > 4096):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(descriptor, content)
+
+        def hold(descriptor: int, offset: int, size_bytes: int) -> None:
+            write(descriptor, memoryview(bytes(size_bytes)))
+
+        monkeypatch.setattr(os, "write", write)
+        monkeypatch.setattr(os, "posix_fallocate", hold, raising=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bus.publish, "a", ticks(6, 9))
+            tasks.start_soon(bus.publish, "b", ticks(10, 12))
+            with anyio.fail_after(10):
+                while not list(read(home, DiskFull)):
+                    await anyio.sleep(0.01)
+            await anyio.sleep(0.6)  # they look again, and take nothing of it
+            assert len(list(read(home, Tick))) == 5
+            full = False
+        (room,) = read(home, DiskHasRoom)
+        assert room.event.seconds > 0.6
+        assert [record.event for record in read(home, DiskFull)] == [DiskFull(reason="No space left on device")]
+        assert sorted(numbers(read(home, Tick))) == list(range(1, 13))
+        assert held.stat().st_blocks * 512 >= RESERVE_BYTES  # for the next time
+
+
+async def test_a_reader_that_saw_lines_of_a_write_that_came_back_short_reads_them_again(home: Path) -> None:
+    with opened(home) as bus:
+        subscription = bus.subscribe([Tick], capacity=10)
+        await bus.publish("a", ticks(1, 50))
+        (segment,) = segments(home / "log")
+        before = segment.stat().st_size
+        last = segment.read_bytes().splitlines(keepends=True)[-1]
+        with segment.open("ab") as file:
+            file.write(last.replace(b'"seq":50', b'"seq":51').replace(b'"n":50', b'"n":-1'))
+        assert await subscription.take(0) == []
+        os.truncate(segment, before)
+        await bus.publish("a", ticks(51, 60))
+        assert numbers(await taken(subscription, 60)) == list(range(1, 61))
+
+
+async def test_a_producers_event_that_is_too_large_is_replaced_and_its_count_goes_on(home: Path) -> None:
+    huge = Tick(n=2, padding="x" * EVENT_BYTES)
+    with opened(home) as bus:
+        await bus.relay("p", 1, [Tick(n=1), huge, Tick(n=3)])
+        await bus.relay("p", 1, [Tick(n=1), huge, Tick(n=3), Tick(n=4)])
+        with pytest.raises(EventTooLarge, match=r"a Tick of 16777\d\d\d bytes is larger .* name the file in the event"):
+            await bus.publish("a", [Tick(n=5), huge])
+    assert numbers(read(home, Tick)) == [1, 3, 4]
+    assert [record.nth for record in read(home)] == [1, 2, 3, 4]
+    (left_out,) = read(home, EventLeftOut)
+    assert (left_out.seq, left_out.nth, left_out.event.event_type) == (2, 2, "Tick")
+    assert left_out.event.size_bytes > EVENT_BYTES
+
+
+async def test_a_mailbox_of_large_events_is_bounded_in_bytes(home: Path) -> None:
+    large = "x" * 2**20
+    with opened(home) as bus:
+        subscription, others = bus.subscribe([Tick]), bus.subscribe([Tock])
+        await bus.publish("a", [Tock(n=0)])
+        for n in range(1, 101):
+            await bus.publish("a", [Tick(n=n, padding=large)])
+            assert sum(len(record.event.padding) for record in waiting(subscription)) <= MAILBOX_BYTES
+        assert len(waiting(subscription)) < 64
+        assert numbers(await taken(subscription, 101)) == list(range(1, 101))
+        await bus.publish("a", [Tick(n=101)])
+        assert numbers(await subscription.take(0)) == [101]  # it is live again
+        assert numbers(await taken(others, 102)) == [0]
+
+
+async def test_events_that_nobody_declared_are_counted_and_said_at_the_first_and_each_doubling(home: Path) -> None:
+    def unknown(tag: str, count: int) -> list[UnknownEvent]:
+        return [UnknownEvent(tag=tag, raw=msgspec.json.encode({"type": tag})) for _ in range(count)]
+
+    with opened(home) as bus:
+        said: list[tuple[str, int]] = []
+
+        def take() -> None:
+            said.extend((event.tag, event.total) for event in bus.take_unknown())
+
+        for nth in range(1, 41):
+            await bus.relay("p", nth, unknown("Strange", 1))
+            take()
+        assert said == [("Strange", total) for total in (1, 2, 4, 8, 16, 32)]
+        assert [(event.tag, event.total) for event in bus.take_last_unknown()] == [("Strange", 40)]
+        said.clear()
+        for number in range(2000):  # a program that makes up a new type each time
+            await bus.relay("q", number + 1, unknown(f"Strange{number:05}" + "x" * 500, 1))
+        take()
+        assert len(said) == 1000
+        assert said[-1] == ("…", 1001)
+        assert max(len(tag) for tag, _ in said) == 200
+
+
+def waiting(subscription: Subscription) -> list[Record[Tick]]:
+    return list(subscription._waiting)  # type: ignore[arg-type]  # it wants ticks only
 
 
 async def test_publishing_into_a_broken_log_raises(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -137,6 +139,61 @@ async def test_an_event_that_fails_once_is_handled_at_its_second_coming(home: Pa
         await kernel.settle()
         assert kernel.records(DeliveryFailed) == []
     assert heard == [-1, *range(1, 51)]
+
+
+async def test_a_full_disk_sets_no_event_aside_however_long_it_lasts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kernel.supervisor.SPACE_SECONDS", 0.02)
+    heard: list[int] = []
+    tries = 0
+
+    class Storing(Plugin[Options]):
+        @on(Tick)
+        async def one(self, tick: Tick) -> None:
+            nonlocal tries
+            if tick.n == 3:
+                tries += 1
+                if tries < 10:
+                    full = OSError(errno.ENOSPC, "No space left on device")
+                    raise RuntimeError("a library's own word for it") from full
+            heard.append(tick.n)
+
+    async with running(home, {"it": (Storing, Options())}) as kernel:
+        await kernel.publish(*ticks(1, 6))
+        with anyio.fail_after(20):
+            while [record.event.state for record in kernel.records(PluginState)] != ["started", "waiting", "started"]:
+                await anyio.sleep(0.01)
+        await kernel.settle()
+        assert kernel.records(DeliveryFailed) == []
+        assert kernel.said == [
+            "[plugins.it] waits for space on the disk: RuntimeError: a library's own word for it",
+            "[plugins.it] goes on: there is space on the disk",
+        ]
+    assert heard == [1, 2, 3, 4, 5, 6]
+    assert tries == 10
+    assert kernel.outcome is not None
+    assert kernel.outcome.name == "drained"
+
+
+async def test_a_handler_that_waited_for_a_cancelled_task_has_failed_and_is_not_silent_for_ever(home: Path) -> None:
+    heard: list[int] = []
+
+    class Waiting(Plugin[Options]):
+        @on(Tick)
+        async def one(self, tick: Tick) -> None:
+            heard.append(tick.n)
+            if tick.n == 3:
+                task = asyncio.create_task(anyio.sleep_forever())
+                task.cancel()
+                await task
+
+    async with running(home, {"it": (Waiting, Options())}) as kernel:
+        await kernel.publish(*ticks(1, 6))
+        await kernel.settle()
+        (failed,) = kernel.records(DeliveryFailed)
+        assert failed.event.reason == "RuntimeError: it raised CancelledError, though nobody had cancelled it"
+    assert heard == [1, 2, 3, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("where", ["first", "single", "last"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kernel.event import Event, LogTailCut, Record, UnknownEvent
-from kernel.log import HomeRefused, Log, last_seq, read, refuse_unusable, salvage, segments
+from kernel.log import HomeRefused, Log, first_seq, last_seq, read, refuse_unusable, salvage, segments
 from tests.kernel.ticks import Tick, Tock, answer, numbers, python, ticks, written_log
 
 if TYPE_CHECKING:
@@ -386,7 +386,25 @@ def test_a_full_disk_leaves_the_log_as_it_was_and_usable(home: Path, monkeypatch
     assert numbers(read(home)) == list(range(1, 16))
 
 
-def test_a_roll_that_fails_leaves_the_log_as_it_was(home: Path) -> None:
+def test_a_roll_that_fails_leaves_the_log_as_it_was(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(home, segment_bytes=SMALL)
+    log.append("a", 1, ticks(1, 12))
+
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OSError, match="No space left"):
+        log.append("a", 13, ticks(13, 24))
+    monkeypatch.undo()
+    assert (log.broken, log.last_seq, log.last_nth("a")) == (None, 12, 12)
+    log.append("a", 13, ticks(13, 24))
+    log.close()
+    assert seqs(home) == list(range(1, 25))
+
+
+def test_without_a_file_to_be_opened_the_log_goes_on_in_its_segment(home: Path) -> None:
+    """A plugin that leaks descriptors leaves none, and is no reason to stop."""
     code = """
 import os, resource, sys
 from pathlib import Path
@@ -394,15 +412,18 @@ from kernel.log import Log
 from tests.kernel.ticks import ticks
 log = Log(Path(sys.argv[1]), segment_bytes=2000)
 log.append("a", 1, ticks(1, 12))
-resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # no file more can be opened
-try:
-    log.append("a", 13, ticks(13, 24))
-except OSError as error:
-    print(error.strerror, log.last_seq, log.last_nth("a"), flush=True)
+some = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, some[1]))  # no file more can be opened
+log.append("a", 13, ticks(13, 24))
+print(log.sync(), end=" ")
+resource.setrlimit(resource.RLIMIT_NOFILE, some)
+log.append("a", 25, ticks(25, 26))
+print(log.sync(), flush=True)
 os._exit(0)
 """
-    assert answer(python(code, home)) == "Too many open files 12 12"
-    assert seqs(home) == list(range(1, 13))
+    assert answer(python(code, home)) == "24 26"
+    assert [first_seq(path) for path in segments(home / "log")] == [1, 25]
+    assert seqs(home) == list(range(1, 27))
 
 
 def test_after_a_failed_fsync_the_log_refuses_to_be_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

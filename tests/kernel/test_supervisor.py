@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from kernel.log import read
 from kernel.plugin import Options, Plugin, Refused, on, on_batch
 from kernel.runtime import Outcome, StartRefused
 from kernel.testing import running
-from tests.kernel.ticks import Flash, Tick, Tock, numbers, ticks
+from tests.kernel.ticks import Flash, Tick, Tock, answer, numbers, python, ticks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -319,6 +320,92 @@ async def test_a_lifespan_that_fails_while_it_is_left_between_restarts_is_one_mo
         await kernel.settle()
         assert numbers(kernel.records(Tock)) == [1, 2]
         assert states(kernel, "it") == ["started", "restarting", "started"]
+
+
+@pytest.mark.parametrize("where", ["lifespan", "cursor", "run", "drain", "leaving"])
+async def test_a_cancelled_error_of_a_plugins_own_is_a_failure_wherever_it_comes_from(home: Path, where: str) -> None:
+    """It comes of awaiting a task that was cancelled, and would end the plugin without a word."""
+    raised: list[str] = []
+
+    def perhaps_raise(place: str) -> None:
+        if place == where and not raised:
+            raised.append(place)
+            raise asyncio.CancelledError
+
+    class It(Listener):
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncIterator[None]:
+            async with super().lifespan():
+                perhaps_raise("lifespan")
+                yield
+                perhaps_raise("leaving")
+
+        async def cursor(self) -> int | None:
+            perhaps_raise("cursor")
+            return None
+
+        async def run(self) -> None:
+            perhaps_raise("run")
+
+        async def drain(self) -> None:
+            perhaps_raise("drain")
+
+    async with running(home, {"it": (It, Options())}) as kernel:
+        await kernel.publish(*ticks(1, 3))
+        await kernel.settle()
+        if where != "leaving":
+            assert "restarting" in states(kernel, "it")
+            await until(lambda: states(kernel, "it")[-1] == "started")
+        plugin = kernel.plugins["it"]
+        assert isinstance(plugin, It)
+        await kernel.publish(*ticks(4, 6))
+        await kernel.settle()
+        assert plugin.heard[-3:] == [4, 5, 6]
+    assert raised == [where]
+    (words,) = [line for line in kernel.said if "CancelledError" in line]
+    assert "RuntimeError: it raised CancelledError, though nobody had cancelled it" in words
+    assert kernel.outcome is (Outcome.failed if where == "leaving" else Outcome.drained)
+
+
+async def test_a_plugin_that_leaks_every_descriptor_there_is_stops_nobody_else(home: Path) -> None:
+    code = """
+import os, resource, sys
+from pathlib import Path
+import anyio
+from kernel.config import LogOptions
+from kernel.event import Event
+from kernel.plugin import Options, Plugin, on
+from kernel.testing import running
+from tests.kernel.ticks import Tick, Tock, numbers, ticks
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+class Leaking(Plugin[Options]):
+    @on(Tick)
+    async def leak(self, tick):
+        while True:
+            os.dup(0)
+
+class Echo(Plugin[Options], publishes=[Tock]):
+    @on(Tick)
+    async def answer(self, tick):
+        await self.publish(Tock(n=tick.n))
+
+async def main():
+    plugins = {"leaking": (Leaking, Options()), "echo": (Echo, Options())}
+    async with running(Path(sys.argv[1]), plugins, log=LogOptions(segment_bytes=2000)) as kernel:
+        await kernel.publish(*ticks(1, 200))
+        with anyio.fail_after(60):
+            while kernel.kernel.bus.log.last_nth("echo") < 200 or "leaking" in kernel.plugins:
+                await anyio.sleep(0.05)
+        os.closerange(40, 64)
+    print(kernel.outcome.name, [line.partition(":")[0] for line in kernel.said][-1])
+
+anyio.run(main)
+"""
+    assert answer(python(code, home)) == "failed [plugins.leaking] failed 4 times and is left off"
+    assert sorted(numbers(read(home, Tock))) == list(range(1, 201))
+    assert [record.seq for record in read(home)] == list(range(1, len(list(read(home))) + 1))
 
 
 async def test_a_run_that_fails_is_run_again(home: Path) -> None:

@@ -181,6 +181,12 @@ def test_the_oldest_beyond_their_own_limit_go(entries: list[Entry], expected: li
     assert {removal.policy for removal in removals} <= {"max_videos", "keep"}
 
 
+def test_a_clock_that_was_set_back_does_not_make_a_producers_newest_video_its_oldest() -> None:
+    entries = [own(n, of=1, recording=f"s-p-{n:04d}", started=20_000.0 - n) for n in (9999, 9998, 10_000)]
+    removals = displaced(entries, Policy(max_videos_per_session=0), NOW)
+    assert [removal.entry.recording for removal in removals] == ["s-p-9998", "s-p-9999"]
+
+
 def test_without_limits_nothing_goes_but_what_the_videos_themselves_ask_for() -> None:
     entries = [
         *videos(*range(200)),

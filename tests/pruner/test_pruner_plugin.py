@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -161,6 +162,38 @@ async def test_a_limit_of_bytes_and_of_age(home: Path) -> None:
         await kernel.settle()
         assert numbers(home) == [2, 3]
         assert [policy for _, policy, _ in pruned(kernel)] == ["max_age", "max_bytes"]
+
+
+async def test_a_clock_that_is_set_forward_makes_no_video_too_old_until_the_next_start(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, days = time.time, 0
+    monkeypatch.setattr("time.time", lambda: real() + days * 86_400)
+    async with running(home, pruner(max_age_days=1.0)) as kernel:
+        await kernel.publish(place(home, 1))
+        await kernel.settle()
+        for days in (400, -400):
+            await kernel.publish(place(home, 500 + days))
+            await kernel.publish(SessionEnded(session=SESSION, outcome="finished", episodes=1, steps=1, recordings=1))
+            await kernel.settle()
+            assert pruned(kernel) == []
+    days = 400
+    async with running(home, pruner(max_age_days=1.0)) as kernel:  # it is believed at a start
+        await kernel.settle()
+        assert [policy for _, policy, _ in pruned(kernel)] == ["max_age", "max_age"]
+    assert numbers(home) == [900]
+
+
+async def test_a_full_disk_does_not_keep_the_pruner_from_its_work(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("plugins.pruner.pruner.remember", full)
+    videos = [place(home, number) for number in range(3)]
+    async with running(home, pruner(max_videos_per_session=1)) as kernel:
+        await kernel.publish(*videos)
+        await kernel.settle()
+        assert numbers(home) == [2]
 
 
 async def test_a_session_keeps_its_best_of_all_workers(home: Path) -> None:
