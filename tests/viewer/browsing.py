@@ -155,7 +155,8 @@ capture = {{ mode = "off" }}
 class Run:
     """A kernel with the viewer on, and who looks at it."""
 
-    def __init__(self, process: subprocess.Popen[str], browser: Browser) -> None:
+    def __init__(self, home: Path, process: subprocess.Popen[str], browser: Browser) -> None:
+        self.home = home
         self.process = process
         self.browser = browser
 
@@ -179,7 +180,7 @@ def running_kernel(folder: Path, config: str = CONFIG) -> Iterator[Run]:
         said = errors.read_text()
         assert "viewer: http" in said, said
         with closing(Browser(said.partition("viewer: ")[2].partition("/?token=")[0])) as browser:
-            yield Run(process, browser)
+            yield Run(folder / "home", process, browser)
     finally:
         process.kill()
         process.wait()

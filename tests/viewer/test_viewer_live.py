@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
+    """A run of the test's own, to change and to end."""
     with running_kernel(tmp_path) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A run to look at."""
+    with running_kernel(tmp_path_factory.mktemp("shared")) as run:
         yield run
 
 
@@ -37,9 +45,9 @@ def number_in(jpeg: bytes) -> int:
     return shown(simplejpeg.decode_jpeg(jpeg))
 
 
-def test_a_picture_is_the_one_of_the_step_it_names_though_nothing_is_captured(run: Run) -> None:
-    worker = first_worker(run)
-    with run.browser.stream() as stream:
+def test_a_picture_is_the_one_of_the_step_it_names_though_nothing_is_captured(shared: Run) -> None:
+    worker = first_worker(shared)
+    with shared.browser.stream() as stream:
         stream.say(type="watch", workers=[worker["id"]], fps=10)
         seen = []
         for message in stream.messages():
@@ -54,35 +62,35 @@ def test_a_picture_is_the_one_of_the_step_it_names_though_nothing_is_captured(ru
     assert [each["picture"] for each in seen] == sorted({each["picture"] for each in seen})
     rate = 11 / (seen[-1]["time"] - seen[0]["time"])
     assert rate < 11, "no more than 10 a second"
-    home = run.browser.json("/api/about")["name"]
+    home = shared.browser.json("/api/about")["name"]
     assert home == "home"
-    frames = run.browser.json(f"/api/live/{worker['id']}/frames")["frames"]
+    frames = shared.browser.json(f"/api/live/{worker['id']}/frames")["frames"]
     assert 1 <= len(frames) <= 5
-    kept = run.browser.get(frames[0]["url"])
+    kept = shared.browser.get(frames[0]["url"])
     assert number_in(kept.content) == frames[0]["step"]
-    assert run.browser.get(f"/api/live/{worker['id']}/frames/999999.jpg").status_code == 404
+    assert shared.browser.get(f"/api/live/{worker['id']}/frames/999999.jpg").status_code == 404
 
 
-def test_nobody_watching_costs_nothing_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
-    worker = first_worker(run)
+def test_nobody_watching_costs_nothing_and_leaves_nothing(shared: Run) -> None:
+    worker = first_worker(shared)
 
     def files() -> list[Path]:
-        return list((tmp_path / "home" / "spool").glob("*/live-*.frame"))
+        return list((shared.home / "spool").glob("*/live-*.frame"))
 
-    assert not files()
-    with run.browser.stream() as stream:
+    until(lambda: not files())
+    with shared.browser.stream() as stream:
         stream.say(type="watch", workers=[worker["id"]], fps=10)
         until(files)
         stream.say(type="watch", workers=[])
         until(lambda: not files())
-    asked = [record.event for record in read(tmp_path / "home", SessionAsked)]
+    asked = [record.event for record in read(shared.home, SessionAsked)][-2:]
     assert [each.action for each in asked] == ["watch", "unwatch"]
     assert all(each.by.startswith("viewer ") for each in asked)
 
 
-def test_a_page_that_stops_reading_changes_nothing_for_others(run: Run) -> None:
-    worker = first_worker(run)
-    with run.browser.stream() as deaf, run.browser.stream() as other:
+def test_a_page_that_stops_reading_changes_nothing_for_others(shared: Run) -> None:
+    worker = first_worker(shared)
+    with shared.browser.stream() as deaf, shared.browser.stream() as other:
         for stream in (deaf, other):
             stream.say(type="watch", workers=[worker["id"]], fps=10)
         deaf.socket.recv(60)
@@ -106,14 +114,14 @@ def test_a_page_that_stops_reading_changes_nothing_for_others(run: Run) -> None:
         assert heard <= 1
 
 
-def test_events_resume_behind_a_seq_without_gap_or_repeat(run: Run) -> None:
-    with run.browser.stream(after=0) as stream:
+def test_events_resume_behind_a_seq_without_gap_or_repeat(shared: Run) -> None:
+    with shared.browser.stream(after=0) as stream:
         first = stream.events(5)
-    with run.browser.stream(after=first[2]["seq"]) as stream:
+    with shared.browser.stream(after=first[2]["seq"]) as stream:
         again = stream.events(2)
     assert [each["seq"] for each in again[:2]] == [each["seq"] for each in first[3:5]]
     assert all(each["event"]["type"] != "StepRecorded" for each in first)
-    with run.browser.stream(after=0) as stream:
+    with shared.browser.stream(after=0) as stream:
         stream.socket.send("no JSON")
         with pytest.raises(Exception, match="no message"):
             list(stream.messages())
@@ -191,9 +199,9 @@ def test_a_session_pauses_goes_on_and_stops(run: Run, tmp_path: Path) -> None:
         run.browser.get("/api/about")
 
 
-def test_the_system_page_has_what_is_measured(run: Run) -> None:
+def test_the_system_page_has_what_is_measured(shared: Run) -> None:
     def measured() -> Any:
-        system = run.browser.json("/api/system")
+        system = shared.browser.json("/api/system")
         return system if system["probes"]["time"] and system["lag"]["time"] else None
 
     system = until(measured)
