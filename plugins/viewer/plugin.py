@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NEEDS = ("plotly", "simplejpeg", "starlette", "uvicorn", "websockets")
 READY_SECONDS = 60.0
-END_SECONDS = 1.5
+END_SECONDS = 1.0
 """How long the process may take to end, before it is killed."""
 LOOK_SECONDS = 0.1
 
