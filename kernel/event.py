@@ -88,10 +88,16 @@ class Damaged(Exception):
 
 def decode_records(lines: bytes) -> list[Record[Event]]:
     """Decode whole lines of a log file. Raises `Damaged` where a line is not a record."""
+    records = decode_known(lines)
+    return [decode_record(line) for line in lines.splitlines()] if records is None else records
+
+
+def decode_known(lines: bytes) -> list[Record[Event]] | None:
+    """Decode whole lines of a log file; None where one of them is not the record of a known type."""
     try:
         return _decoders()[0].decode_lines(lines)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return [decode_record(line) for line in lines.splitlines()]
+        return None
 
 
 def decode_record(line: bytes) -> Record[Event]:

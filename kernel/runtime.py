@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import os
 import signal
@@ -338,9 +339,20 @@ class Kernel:
 
 async def run_until_signalled(kernel: Kernel) -> Outcome:
     """Run a kernel; the first SIGINT, SIGTERM or SIGHUP drains it, and the second stops it at once."""
+    collect_seldom()
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(each, kernel.stop)
     return await kernel.run()
+
+
+def collect_seldom() -> None:
+    """Look for garbage in cycles less often, in a process that is a kernel and nothing else.
+
+    Events hold lists and dicts, so that a busy kernel makes thousands of objects that the collector counts and, as
+    none is part of a cycle, never frees: a sixth of its time (measured, from `publish` to SQLite).
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
 
 
 def _place(config: str, plugin: str) -> str:

@@ -122,10 +122,10 @@ async def _rebuild(home: Path, file: Path, home_id: str, up_to: int) -> None:
                 break
             records.append(record)
             if len(records) == ROWS:
-                await tables.write(tables.batch(records))
+                await tables.write(records)
                 records = []
         if records:
-            await tables.write(tables.batch(records))
+            await tables.write(records)
         await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 

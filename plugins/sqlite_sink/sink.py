@@ -91,14 +91,12 @@ class SqliteSink(Plugin[SqliteSinkOptions]):
 
     @on_batch(*WRITES_OF, size=4000, within=0.25)
     async def write(self, records: list[Record[Any]]) -> None:
-        """Write the rows of these events and the cursor, once the log itself is on disk.
+        """Write the rows of these events and the cursor; committed once the log itself is on disk.
 
         A failure, or a kill, anywhere in here leaves the last batch's state: the connection ends with its transaction.
         """
-        batch = self._tables.batch(records)
-        await self.sync()
         with _full_disk_told(self._file):
-            await self._tables.write(batch)
+            await self._tables.write(records, self.sync)
 
     @property
     def _file(self) -> Path:
@@ -126,6 +124,7 @@ async def _close(connection: aiosqlite.Connection) -> None:
     """Leave the whole database in its one file, also where somebody else still reads it."""
     try:
         with suppress(sqlite3.OperationalError):  # a full disk, say: the next start does it
+            await connection.rollback()  # where a batch was called off in its midst
             await connection.execute("PRAGMA busy_timeout = 0")
             await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+import asyncio
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Self
 
 from kernel.fail_points import fail_point
 from plugins.events import StepRecorded
@@ -10,23 +12,16 @@ from plugins.sqlite_sink.rows import INSERT_SESSION, WRITES, WRITES_OF, Row, ins
 from plugins.sqlite_sink.shown import Shown
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import aiosqlite
 
     from kernel.event import Event, Record
 
 # SQLite lets go of the GIL for each statement, and beside a busy event loop gets it back only milliseconds later. One
-# row a statement would then be 2 ms a row (measured), so as many rows as there are go into one.
-_ROWS_AT_ONCE = (512, 64, 8, 1)
-
-
-class Batch(NamedTuple):
-    """What some records of the log come to."""
-
-    steps: list[Row]
-    groups: list[list[Row]]
-    """For each of `WRITES` its rows."""
-    seq: int
-    """Of the last record."""
+# row a statement would then be 2 ms a row (measured), so as many rows as there are go into one; SQLite takes no more
+# than 32,766 values.
+_ROWS_AT_ONCE = (1800, 450, 112, 28, 7, 1)
 
 
 class Tables:
@@ -44,10 +39,43 @@ class Tables:
         async with connection.execute("SELECT session, id FROM sessions") as rows:
             return cls(connection, {session: number async for session, number in rows})
 
-    def batch(self, records: list[Record[Any]]) -> Batch:
-        """The rows of these records, which follow those of the batch before."""
-        steps: list[Row] = []
+    async def write(self, records: list[Record[Any]], sync: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Write what these records come to, and the cursor, in one transaction. A failure leaves it open: close then.
+
+        The records follow those of the call before. It is committed when `sync` has returned, too.
+        """
+        connection = self._connection
+        fail_point("tables.write.before")
+        await connection.execute("BEGIN IMMEDIATE")
+        await asyncio.gather(self._insert(records), *([sync()] if sync is not None else []))
+        await connection.execute("UPDATE cursor SET seq = ?", (records[-1].seq,))
+        fail_point("tables.commit.before")
+        await connection.execute("COMMIT")
+        fail_point("tables.commit.after")
+
+    async def _insert(self, records: list[Record[Any]]) -> None:
+        """Make rows here, while SQLite writes those before in its thread."""
         groups: list[list[Row]] = [[] for _ in WRITES]
+        steps: list[Row] = []
+        at_once, writing = _ROWS_AT_ONCE[0], None
+        for start in range(0, len(records), at_once):
+            self._sort_in(records[start : start + at_once], steps, groups)
+            if len(steps) < at_once:
+                continue
+            if writing is not None:
+                await writing
+            writing = asyncio.create_task(self._insert_steps(steps[:at_once]))
+            del steps[:at_once]
+            await asyncio.sleep(0)  # so that it begins
+        if writing is not None:
+            await writing
+        await self._insert_steps(steps)
+        for write, rows in zip(WRITES, groups, strict=True):
+            if rows:
+                await self._connection.executemany(write.sql, rows)
+
+    def _sort_in(self, records: list[Record[Any]], steps: list[Row], groups: list[list[Row]]) -> None:
+        """The rows of `steps`, and for each of `WRITES` its rows."""
         session_ids, shown = self._session_ids, self._shown
         for record in records:
             event: Event = record.event
@@ -66,37 +94,22 @@ class Tables:
                 row = WRITES[index].row(record)
                 if row is not None:
                     groups[index].append(row)
-        return Batch(steps, groups, records[-1].seq)
 
-    async def write(self, batch: Batch) -> None:
-        """Write a batch and the cursor, in one transaction. A failure leaves it open: close the connection then."""
-        connection = self._connection
-        fail_point("tables.write.before")
-        await connection.execute("BEGIN IMMEDIATE")
+    async def _insert_steps(self, steps: list[Row]) -> None:
         if self._new_sessions:
-            await connection.executemany(INSERT_SESSION, self._new_sessions)
-            self._new_sessions.clear()
-        await self._insert(batch.steps)
-        for write, rows in zip(WRITES, batch.groups, strict=True):
-            if rows:
-                await connection.executemany(write.sql, rows)
-        await connection.execute("UPDATE cursor SET seq = ?", (batch.seq,))
-        fail_point("tables.commit.before")
-        await connection.execute("COMMIT")
-        fail_point("tables.commit.after")
+            new, self._new_sessions = self._new_sessions, []
+            await self._connection.executemany(INSERT_SESSION, new)
+        start = 0
+        for at_once in _ROWS_AT_ONCE:
+            while len(steps) - start >= at_once:
+                values = list(chain.from_iterable(steps[start : start + at_once]))
+                await self._connection.execute(_INSERT_STEPS[at_once], values)
+                start += at_once
 
     def _new_session(self, session: str) -> int:
         session_id = self._session_ids[session] = len(self._session_ids) + 1
         self._new_sessions.append((session_id, session))
         return session_id
-
-    async def _insert(self, steps: list[Row]) -> None:
-        start = 0
-        for at_once in _ROWS_AT_ONCE:
-            while len(steps) - start >= at_once:
-                values = [value for row in steps[start : start + at_once] for value in row]
-                await self._connection.execute(_INSERT_STEPS[at_once], values)
-                start += at_once
 
 
 _INSERT_STEPS = {at_once: insert_steps(at_once) for at_once in _ROWS_AT_ONCE}

@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Scope], Iterator[Sample]]] = {
     "quality": suites.quality,
     "frames": suites.frames,
     "available": suites.available,
+    "unwatched": suites.unwatched,
     "wrapper": wrapper.wrapper,
     "training": training.training,
     "bus": bus,
@@ -62,7 +63,9 @@ def main() -> None:
     made = report.tables(results)
     if options.into:
         report.put_into(options.into, made)
-    for name in ["targets"] if only_targets else made:
+    measured = {sample.benchmark for sample in results.samples}
+    shown = ["targets"] if only_targets else made if measured >= {*BENCHMARKS} else made.keys() - {"targets", "machine"}
+    for name in [name for name in made if name in shown]:
         for table in made[name]:
             print(f"\n{table.title or name}\n\n{table}")
 

@@ -32,11 +32,17 @@ class Failed(Exception):
     """A contender did not end as it should. The text holds its last words."""
 
 
-def rounds(benchmark: str, orders: Sequence[tuple[str, Order]], count: int) -> Iterator[Sample]:
-    """Let the orders take turns for so many rounds; each is given with the name of its load."""
+def rounds(
+    benchmark: str, orders: Sequence[tuple[str, Order]], count: int, once: Sequence[str] = ()
+) -> Iterator[Sample]:
+    """Let the orders take turns for so many rounds; each is given with the name of its load.
+
+    The contenders `once` are in the first round only.
+    """
     for number in range(count):
-        begin = number % len(orders)  # so that nobody always follows the same one
-        for load, order in (*orders[begin:], *orders[:begin]):
+        again = [(load, order) for load, order in orders if not number or order.contender not in once]
+        begin = number % max(1, len(again))  # so that nobody always follows the same one
+        for load, order in (*again[begin:], *again[:begin]):
             figures = take_turn(order)
             print(f"{benchmark}, {load}, round {number + 1}, {order.contender}: {brief(figures)}", file=sys.stderr)
             yield Sample(benchmark=benchmark, load=load, contender=order.contender, round=number, figures=figures)

@@ -23,6 +23,8 @@ class Load(NamedTuple):
     """About so many are stepped and rendered on one core: by it a turn's length is chosen."""
     sparse_steps_per_second: float
     """The same where every 20th episode is rendered."""
+    share: float
+    """Of the seconds that a turn is to last: less where those who encode in the loop take long."""
     kwargs: dict[str, Any]
     policy: Callable[[int, int], Callable[[Any], int]]
     """Given the number of actions and a seed, a function from an observation to an action."""
@@ -56,15 +58,17 @@ def balance(_: int, __: int) -> Callable[[Any], int]:
 
 
 LOADS = {
-    "cartpole": Load("CartPole-v1, 600×400", "CartPole-v1", 900, 14_000, {}, lean),
-    "unrendered": Load("CartPole-v1, never rendered", "CartPole-v1", 60_000, 60_000, {}, lean),
+    "cartpole": Load("CartPole-v1, 600×400", "CartPole-v1", 900, 14_000, 1.0, {}, lean),
+    "unrendered": Load("CartPole-v1, never rendered", "CartPole-v1", 60_000, 60_000, 0.5, {}, lean),
     "balanced": Load(
-        "CartPole-v1, an episode without an end", "CartPole-v1", 900, 900, {"max_episode_steps": 10**9}, balance
+        "CartPole-v1, an episode without an end", "CartPole-v1", 900, 900, 1.0, {"max_episode_steps": 10**9}, balance
     ),
-    "lunarlander": Load("LunarLander-v3, 600×400", "LunarLander-v3", 650, 5_000, {}, at_random),
-    "breakout": Load("ALE/Breakout-v5, 160×210", "ale_py:ALE/Breakout-v5", 2700, 3300, {}, at_random),
-    "textured": Load("a textured picture, 480×480", "textured:Textured-v0", 950, 16_000, {}, at_random),
-    "bars": Load("bars that tell their own index, 160×96", "bars:Bars-v0", 40_000, 100_000, {"length": 200}, at_random),
+    "lunarlander": Load("LunarLander-v3, 600×400", "LunarLander-v3", 650, 5_000, 0.5, {}, at_random),
+    "breakout": Load("ALE/Breakout-v5, 160×210", "ale_py:ALE/Breakout-v5", 2700, 3300, 0.5, {}, at_random),
+    "textured": Load("a textured picture, 480×480", "textured:Textured-v0", 950, 16_000, 0.25, {}, at_random),
+    "bars": Load(
+        "bars that tell their own index, 160×96", "bars:Bars-v0", 40_000, 100_000, 1.0, {"length": 200}, at_random
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from tests.benchmarks.loads import LOADS
 from tests.benchmarks.samples import BARE, Spread, beyond, figure, plain, ratio
 from tests.benchmarks.suites import OURS, UPSTREAM
 from tests.benchmarks.targets import targets
+from tests.benchmarks.turn import RUNNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,6 +49,7 @@ def tables(results: Results) -> dict[str, list[Table]]:
         "quality": [*_quality(results)],
         "frames": [*_frames(results)],
         "available": [*_available(results)],
+        "unwatched": [*_unwatched(results)],
         "wrapper": [*_wrapper(results)],
         "training": [*_training(results)],
         "bus": [*_bus(results)],
@@ -188,6 +190,22 @@ def _available(results: Results) -> Iterator[Table]:
             [
                 ("s from its end to its video", _spread("available_seconds")),
                 ("s from its beginning to its video", _spread("done_seconds")),
+            ],
+        )
+
+
+def _unwatched(results: Results) -> Iterator[Table]:
+    samples, without = results.of("unwatched"), results.of("unwatched", None, RUNNER)
+    if samples:
+        yield _grid(
+            "CartPole-v1, 600×400, every episode captured by the runner",
+            "÷ without the viewer",
+            _by_contender(samples),
+            [
+                ("steps/s", lambda mine: ratio(mine, without, "steps_per_second")),
+                ("until the last video stands", lambda mine: ratio(mine, without, "done_seconds")),
+                ("CPU", lambda mine: ratio(mine, without, "cpu_seconds")),
+                ("peak memory", lambda mine: ratio(mine, without, "peak_mb")),
             ],
         )
 

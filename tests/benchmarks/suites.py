@@ -11,7 +11,7 @@ import msgspec
 from tests.benchmarks.capture import rounds
 from tests.benchmarks.loads import LOADS
 from tests.benchmarks.samples import BARE
-from tests.benchmarks.turn import RUNNER, SB3, Order
+from tests.benchmarks.turn import RUNNER, SB3, UNWATCHED, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,19 +48,24 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         wanted = self.contenders or (quick if self.quick else names)
         return [name for name in names if name in wanted]
 
-    def play(self, benchmark: str, orders: Sequence[tuple[str, Order]], count: int) -> Iterator[Sample]:
-        """Let the orders take turns for so many rounds; each is given with the name of its load."""
+    def play(
+        self, benchmark: str, orders: Sequence[tuple[str, Order]], count: int, once: Sequence[str] = ()
+    ) -> Iterator[Sample]:
+        """Let the orders take turns for so many rounds; each is given with the name of its load.
+
+        The contenders `once` are in the first round only, unless somebody asked for them.
+        """
         if self.quick:
             orders = [(load, msgspec.structs.replace(order, warm_up=False)) for load, order in orders]
-        yield from rounds(benchmark, orders, count)
+        yield from rounds(benchmark, orders, count, [name for name in once if name not in self.contenders])
 
     def steps(self, load: str) -> int:
         """So many take bare about `seconds`."""
-        return max(60, round(LOADS[load].steps_per_second * self.seconds))
+        return max(60, round(LOADS[load].steps_per_second * LOADS[load].share * self.seconds))
 
     def sparse_steps(self, load: str) -> int:
         """The same where every 20th episode is captured."""
-        return max(60, round(LOADS[load].sparse_steps_per_second * self.seconds))
+        return max(60, round(LOADS[load].sparse_steps_per_second * LOADS[load].share * self.seconds))
 
 
 def capture(scope: Scope) -> Iterator[Sample]:
@@ -72,7 +77,7 @@ def capture(scope: Scope) -> Iterator[Sample]:
                 BARE, OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE, quick=(BARE, OURS, UPSTREAM)
             )
         ]
-        yield from scope.play("capture", orders, scope.rounds)
+        yield from scope.play("capture", orders, scope.rounds, once=(RUNNER, *INLINE, *SB3_IF_THERE))
 
 
 def sparse(scope: Scope) -> Iterator[Sample]:
@@ -97,17 +102,17 @@ def unrendered(scope: Scope) -> Iterator[Sample]:
 
 
 def several(scope: Scope) -> Iterator[Sample]:
-    """One, two and eight environments: in one process, but for the runner's."""
+    """Two and eight environments (one is in `capture`): in one process, but for the runner's."""
     for load in scope.loads_of("cartpole"):
-        for envs in (2,) if scope.quick else (1, 2, 8):
+        for envs in (2,) if scope.quick else (2, 8):
             orders = [
                 (
-                    f"{load}, {envs} environments" if envs > 1 else load,
-                    Order(load=load, contender=contender, envs=envs, steps=max(60, scope.steps(load) // envs)),
+                    f"{load}, {envs} environments",
+                    Order(load=load, contender=contender, envs=envs, steps=max(60, scope.steps(load) // (2 * envs))),
                 )
                 for contender in scope.contenders_of(BARE, OURS, RUNNER, UPSTREAM, *SB3_IF_THERE, quick=(RUNNER,))
             ]
-            yield from scope.play("several", orders, scope.rounds)
+            yield from scope.play("several", orders, scope.rounds, once=(RUNNER, UPSTREAM, *SB3_IF_THERE))
 
 
 def long(scope: Scope) -> Iterator[Sample]:
@@ -170,3 +175,14 @@ def available(scope: Scope) -> Iterator[Sample]:
             for contender in scope.contenders_of(OURS, RUNNER, UPSTREAM, *INLINE, quick=(OURS,))
         ]
         yield from scope.play("available", orders, scope.rounds)
+
+
+def unwatched(scope: Scope) -> Iterator[Sample]:
+    """Our runner with the viewer on and nobody who looks, beside the same without it."""
+    for load in scope.loads_of("cartpole"):
+        orders = [
+            (load, Order(load=load, contender=contender, steps=scope.steps(load)))
+            for contender in scope.contenders_of(RUNNER, UNWATCHED, quick=(RUNNER,))
+            if contender == RUNNER or find_spec("plugins.viewer")
+        ]
+        yield from scope.play("unwatched", orders, scope.rounds)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from kernel.log import Log
+from kernel.runtime import collect_seldom
 from kernel.testing import running
 from plugins.sqlite_sink import SqliteSink, SqliteSinkOptions
 from tests.benchmarks import alone
@@ -40,6 +41,7 @@ def persisted(folder: Path, steps: int) -> dict[str, float]:
     batches = in_batches(told(steps), 1000)
 
     async def main() -> dict[str, float]:
+        collect_seldom()
         async with running(folder / "home", {"sqlite": (SqliteSink, SqliteSinkOptions())}) as kernel:
             meter = Meter()
             for batch in batches:
@@ -59,6 +61,7 @@ def rebuilt(folder: Path, steps: int) -> dict[str, float]:
     log.close()
 
     async def main() -> dict[str, float]:
+        collect_seldom()
         meter = Meter()
         async with running(folder / "home", {"sqlite": (SqliteSink, SqliteSinkOptions())}) as kernel:
             await kernel.settle(600)

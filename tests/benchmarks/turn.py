@@ -31,6 +31,8 @@ SB3 = ("SB3", "stepreel SB3")
 """Stable-Baselines3's VecVideoRecorder, and ours."""
 RUNNER = "stepreel runner"
 """Our own environment runner, in worker processes."""
+UNWATCHED = "stepreel runner + viewer"
+"""The same beside the viewer, at which nobody looks."""
 KERNEL_PLUGINS = {
     "collector": "plugins.collector:Collector",
     "encoder": "plugins.encoder_pool:EncoderPool",
@@ -209,6 +211,8 @@ def configuration(order: Order, folder: Path, home: Path) -> str:
     lines = [f'home = "{home}"']
     for name, use in KERNEL_PLUGINS.items():
         lines += [f"[plugins.{name}]", f'use = "{use}"']
+    if order.contender == UNWATCHED:
+        lines += ["[plugins.viewer]", 'use = "plugins.viewer:Viewer"', "port = 0"]
     lines += [
         "[plugins.runner]",
         *('use = "plugins.env_runner:EnvRunner"', f'env = "{load.env_id}"', limit, f"seed = {order.seed}"),
@@ -227,7 +231,7 @@ def main() -> None:
     order, mark = msgspec.json.decode(sys.argv[1], type=Order), Mark(int(sys.argv[2]))
     warnings.simplefilter("ignore")
     gym.logger.min_level = gym.logger.ERROR
-    played = (turn_of_runner if order.contender == RUNNER else turn)(order, Path.cwd(), mark)
+    played = (turn_of_runner if order.contender in (RUNNER, UNWATCHED) else turn)(order, Path.cwd(), mark)
     Path("turn.json").write_bytes(msgspec.json.encode(played))
     mark.close()
 

@@ -44,14 +44,17 @@ class Order(msgspec.Struct, frozen=True):
     life: Life
     fail_at: str = ""
     list_points: bool = False
+    wait: bool = True
+    """Answer when it has ended; else as soon as it has begun."""
 
 
 class End(msgspec.Struct, frozen=True):
     """How a life ended."""
 
     status: int
-    points: list[str]
+    points: list[str] = []
     """All points that it came to, in their order, where that was asked for."""
+    pid: int = 0
 
     @property
     def killed(self) -> bool:
@@ -84,13 +87,24 @@ class Driver:
 
     def live(self, home: Path, life: Life, fail_at: str = "", *, list_points: bool = False) -> End:
         """Live this life to its end. One that ends neither in good order nor at a fail point is an error."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(msgspec.json.encode(Order(str(home), life, fail_at, list_points)) + b"\n")
-        self._process.stdin.flush()
-        end = msgspec.json.decode(self._process.stdout.readline(), type=End)
+        end = self._ask(Order(str(home), life, fail_at, list_points))
         assert end.status in (0, fail_points.EXIT_CODE), f"{life} ended with {end.status}: see stderr"
         return end
+
+    def start(self, home: Path, life: Life) -> int:
+        """Begin a life that only a kill ends; its pid. Once killed it is a zombie, until `wait`."""
+        return self._ask(Order(str(home), life, wait=False)).pid
+
+    def wait(self, pid: int) -> int:
+        """How a life that was begun has ended: -9 where it was killed."""
+        return self._ask(pid).status
+
+    def _ask(self, what: Order | int) -> End:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(msgspec.json.encode(what) + b"\n")
+        self._process.stdin.flush()
+        return msgspec.json.decode(self._process.stdout.readline(), type=End)
 
 
 def main() -> None:
@@ -98,13 +112,21 @@ def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)
     for line in sys.stdin:
-        order = msgspec.json.decode(line, type=Order)
+        order = msgspec.json.decode(line, type=Order | int)
+        if isinstance(order, int):
+            _, status = os.waitpid(order, 0)
+            os.write(answers, msgspec.json.encode(End(os.waitstatus_to_exitcode(status))) + b"\n")
+            continue
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reading)
             _live(order, writing)
         os.close(writing)
+        if not order.wait:
+            os.close(reading)
+            os.write(answers, msgspec.json.encode(End(0, pid=pid)) + b"\n")
+            continue
         with os.fdopen(reading) as points:
             names = points.read().split()
         _, status = os.waitpid(pid, 0)

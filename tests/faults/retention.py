@@ -63,6 +63,8 @@ async def live(home: Path, seed: int, rounds: int) -> None:
     """Make so many more videos, and wish this and that of them."""
     chance = random.Random(seed)
     async with running(home, PLUGINS) as kernel:
+        sys.stdout.write("at work\n")
+        sys.stdout.flush()
         first = await _end_what_was_begun(home, kernel)
         for number in range(first, first + rounds):
             made = film(home, chance.randint(1, 4), number=number, path=f"videos/{SESSION}/{number % NAMES}.mp4")
@@ -147,13 +149,18 @@ def race(home: Path, seed: int, rounds: int, readers: int = 2) -> str:
     try:
         while (left := rounds - made(home)) > 0:
             life = _start(home, chance.randrange(2**32), left)
+            assert life.stdout is not None
+            life.stdout.readline()  # it is at work, or has ended
             try:
-                life.wait(chance.uniform(0.5, 5.0))
+                life.wait(chance.uniform(0.1, 5.0))
             except subprocess.TimeoutExpired:
                 os.kill(life.pid, signal.SIGKILL)
                 kills += 1
             assert life.wait() in (0, -signal.SIGKILL)
-        assert _start(home, chance.randrange(2**32), 0).wait() == 0  # what the last kill left
+            life.stdout.close()
+        last = _start(home, chance.randrange(2**32), 0)  # what the last kill left
+        last.communicate()
+        assert last.returncode == 0
     finally:
         for stream in streams:
             stream.stop()
@@ -170,7 +177,7 @@ def made(home: Path) -> int:
 
 def _start(home: Path, seed: int, rounds: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.faults.retention", "--home", str(home)]
-    return subprocess.Popen([*command, "--seed", str(seed), "--rounds", str(rounds)], cwd=ROOT)
+    return subprocess.Popen([*command, "--seed", str(seed), "--rounds", str(rounds)], cwd=ROOT, stdout=subprocess.PIPE)
 
 
 def check(home: Path, digests: list[str]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SECOND = "20261122-070000-zzzz"
-FEW = EncoderPoolOptions(jobs=1, thumbnails=False)
+FEW = EncoderPoolOptions(jobs=1, thumbnails=False, stall_seconds=300.0)
 ROLLING = LogOptions(segment_bytes=1500)
 
 

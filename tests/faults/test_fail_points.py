@@ -15,7 +15,7 @@ from kernel.log import read
 from plugins.check_home import look
 from plugins.events import StepRecorded, VideoFailed
 from tests.end_to_end.homes import write_config
-from tests.faults.driver import Driver, Salvaged
+from tests.faults.driver import Salvaged
 from tests.faults.lives import Recorded, Served
 from tests.faults.points import fail_points, silent_changes
 from tests.faults.scenarios import FEW, SCENARIOS, clear, elsewhere
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.faults.driver import End, Life
+    from tests.faults.driver import Driver, End, Life
     from tests.faults.scenarios import Scenario
 
 POINTS = fail_points()
@@ -113,12 +113,6 @@ SILENT = {
 
 
 RECOVERY: tuple[Life, ...] = (Served(encoder=FEW),)
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Driver]:
-    with Driver() as driver:
-        yield driver
 
 
 @pytest.fixture
