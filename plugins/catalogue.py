@@ -182,6 +182,11 @@ def announcement(entry: Entry) -> VideoAvailable:
     )
 
 
+def unfinished(home: Path) -> frozenset[str]:
+    """Recordings whose frames are still in the spool: their videos may not have been announced yet."""
+    return frozenset(folder.name for folder in (home / "spool").glob("[!.]*/*/"))
+
+
 FAILURE = "failure.txt"
 """The file that says why a recording could not be encoded."""
 

@@ -361,6 +361,16 @@ class VideoDeleteAsked(Event):
     by: str = ""
 
 
+class RetentionAsked(Event):
+    """A user wants other limits for the home's videos than are configured; null leaves one as it is configured."""
+
+    max_videos_per_session: int | None = None
+    max_bytes: int | None = None
+    max_age_days: float | None = None
+    evict: Literal["oldest", "thin"] | None = None
+    by: str = ""
+
+
 class PruneIntended(Event):
     """A video is about to be removed."""
 
@@ -425,7 +435,14 @@ class SessionAsked(Event):
 
     session: str
     action: Literal["pause", "resume", "stop", "watch", "unwatch"]
+    """Whoever watches says `watch` again before its `seconds` are over; `unwatch` ends that of the same `by`."""
     by: str = ""
+    workers: list[int] = []
+    """With `watch`: which of them; empty: all."""
+    fps: float = 10.0
+    """With `watch`: pictures a second, up to 10."""
+    seconds: float = 20.0
+    """With `watch`: for how long, up to 60."""
 
 
 # Trouble ---------------------------------------------------------------------------------------------------------

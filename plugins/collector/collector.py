@@ -30,7 +30,16 @@ from plugins.collector.sessions import (
     session_folders,
     session_of,
 )
-from plugins.events import CaptureAsked, CaptureHeld, EventLost, FileDamaged, ProducerSetAside, SessionEnded
+from plugins.events import (
+    CaptureAsked,
+    CaptureHeld,
+    EventLost,
+    FileDamaged,
+    ProducerSetAside,
+    SessionAsked,
+    SessionEnded,
+)
+from plugins.recorder.live import Watching
 from plugins.recorder.sessions import clear_marks, sessions_folder
 from plugins.recorder.spool import Control, spool_folder
 
@@ -44,6 +53,10 @@ MOST_LOST = 100_000
 """So many events that a damaged log has lost are stood in for."""
 CAPTURE = "capture.json"
 """The file of the home with what users asked for, for producers that come later."""
+
+
+LONGEST_WATCH_SECONDS = 60.0
+"""Who watches has to say so again within this time."""
 
 
 class CollectorOptions(Options):
@@ -106,12 +119,15 @@ class Collector(Plugin[CollectorOptions], publishes=[FileDamaged, ProducerSetAsi
         dead = sum(folder.adopted for folder in self._unfinished())
         return f"the events of {dead} ended producers" if dead else ""
 
-    @on_batch(CaptureAsked, CaptureHeld, size=1, within=0.0)
-    async def tell_producers(self, records: list[Record[CaptureAsked | CaptureHeld]]) -> None:
+    @on_batch(CaptureAsked, CaptureHeld, SessionAsked, size=1, within=0.0)
+    async def tell_producers(self, records: list[Record[CaptureAsked | CaptureHeld | SessionAsked]]) -> None:
         """Hand on what users ask for: to the producers that run, and to later ones by `capture.json`."""
         (record,) = records
-        session = record.event.session if isinstance(record.event, CaptureAsked) else None
-        common = self.home / "capture.json"
+        event = record.event
+        if isinstance(event, SessionAsked) and event.action not in ("watch", "unwatch"):
+            return  # the runner's to do
+        session = None if isinstance(event, CaptureHeld) else event.session
+        common = self.home / CAPTURE
         before = await self._control(common, None, record.seq)
         if session is None:
             _write_control(common, _applied(before, record))
@@ -317,7 +333,7 @@ def _clear_up(*folders: Path) -> None:
             lock.release()
 
 
-def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld]) -> Control:
+def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld | SessionAsked]) -> Control:
     """The control with one more event taken in; the same where it has been taken in before."""
     match record.event:
         case CaptureHeld(held=held):
@@ -326,7 +342,18 @@ def _applied(control: Control, record: Record[CaptureAsked | CaptureHeld]) -> Co
             return msgspec.structs.replace(control, once=max(control.once, record.seq))
         case CaptureAsked(settings=settings) if record.seq > control.asked:
             return msgspec.structs.replace(control, settings=settings, asked=record.seq)
+        case SessionAsked() as asked:
+            return msgspec.structs.replace(control, watching=_watching(control, asked, record.time.timestamp()))
     return control
+
+
+def _watching(control: Control, asked: SessionAsked, now: float) -> dict[str, Watching]:
+    """Who watches now, without those whose time is over."""
+    watching = {by: each for by, each in control.watching.items() if each.until > now and by != asked.by}
+    if asked.action == "watch":
+        seconds = min(asked.seconds, LONGEST_WATCH_SECONDS)
+        watching[asked.by] = Watching(until=now + seconds, fps=asked.fps, workers=asked.workers)
+    return watching
 
 
 def _write_control(path: Path, control: Control) -> None:

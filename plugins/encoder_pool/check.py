@@ -12,8 +12,7 @@ from kernel.checks import Finding, leftovers, removal, trimmed, waiting
 from kernel.log import read
 from kernel.plugin import Refused
 from plugins import catalogue
-from plugins.encoder_pool import ffmpeg, handover, jobs
-from plugins.encoder_pool.feed import Child, Failed
+from plugins.encoder_pool import handover, jobs
 from plugins.events import (
     RecordingDiscarded,
     RecordingSealed,
@@ -22,6 +21,8 @@ from plugins.events import (
     VideoFailed,
     VideoPruned,
 )
+from plugins.video import ffmpeg
+from plugins.video.feed import Child, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

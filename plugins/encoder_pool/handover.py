@@ -17,8 +17,8 @@ from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
 from kernel.files import is_name, sync_folder
 from plugins import catalogue
-from plugins.encoder_pool.ffmpeg import Video
 from plugins.recorder.spool import made_here
+from plugins.video.ffmpeg import Video
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
 from kernel.files import is_folder, is_name
-from plugins.encoder_pool.ffmpeg import Encoding
 from plugins.recorder.frames import CHUNK_FRAMES
 from plugins.recorder.spool import RecordingPlan
+from plugins.video.ffmpeg import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.fail_points import fail_point
-from plugins.encoder_pool import ffmpeg, handover, jobs
-from plugins.encoder_pool.feed import Child, Failed, Hung, run
-from plugins.encoder_pool.ffmpeg import Encoding
-from plugins.encoder_pool.priority import Starved
+from plugins.encoder_pool import handover, jobs
 from plugins.recorder.frames import ChunkDamaged, ChunkReader
 from plugins.recorder.spool import RecordingPlan
+from plugins.video import ffmpeg
+from plugins.video.feed import Child, Failed, Hung, run
+from plugins.video.ffmpeg import Encoding
+from plugins.video.priority import Starved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

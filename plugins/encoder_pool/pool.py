@@ -22,15 +22,13 @@ from kernel.log import last_seq
 from kernel.plugin import Plugin, on, refuse_link
 from kernel.terminal import shown
 from plugins import catalogue
-from plugins.encoder_pool import ffmpeg, handover, jobs, kept
+from plugins.encoder_pool import handover, jobs, kept
 from plugins.encoder_pool.claims import Claims
 from plugins.encoder_pool.cores import spare_cores
-from plugins.encoder_pool.feed import Child, Failed
 from plugins.encoder_pool.jobs import Failure, Job, Recording
 from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment, make_video
 from plugins.encoder_pool.names import Names
 from plugins.encoder_pool.options import EncoderPoolOptions
-from plugins.encoder_pool.priority import Priority, lower_this_thread
 from plugins.encoder_pool.told import END, SAID, End, Said, Told, begin, recall, remember
 from plugins.events import (
     ChunkSealed,
@@ -45,6 +43,9 @@ from plugins.events import (
     VideoPruned,
     VideoUnpinned,
 )
+from plugins.video import ffmpeg
+from plugins.video.feed import Child, Failed
+from plugins.video.priority import Priority, lower_this_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

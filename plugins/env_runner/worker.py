@@ -132,7 +132,7 @@ class _Work:
             before = clock()
             observation, reward, terminated, truncated, info = step(action)
             stepped = clock()
-            picture = render() if draws and recorder.recording else None
+            picture = render() if draws and recorder.wanted else None
             drawn = clock()
             record(
                 action, observation, reward, terminated, truncated, info, picture,

@@ -19,14 +19,13 @@ from kernel.runtime import Kernel, Outcome, StartRefused
 from kernel.terminal import shown
 from kernel.wiring import Part, last_options
 from plugins import catalogue
-from plugins.pruner.plan import displaced
-from plugins.pruner.pruner import Pruner, PrunerOptions
-from plugins.pruner.removal import unfinished
+from plugins.pruner.pruner import Pruner, PrunerOptions, asked_options
+from plugins.retention import asked_limits, displaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plugins.pruner.plan import Removal
+    from plugins.retention import Removal
 
 NO_TRIM = LogOptions(keep_bytes=2**62)
 """How long the log may be is for the configuration to say, and not for this command."""
@@ -68,13 +67,13 @@ def prune(
         "max_age_days": max_age_days,
     }
     try:
+        options = asked_options(last_options(home, Pruner) or PrunerOptions(), asked_limits(home))
         options = msgspec.structs.replace(
-            last_options(home, Pruner) or PrunerOptions(),
-            **{name: limit for name, limit in limits.items() if limit is not None},
+            options, **{name: limit for name, limit in limits.items() if limit is not None}
         )
     except ValueError as error:
         return _complain(str(error))
-    removals = displaced(catalogue.read_all(home), options.policy, time.time(), unfinished(home))
+    removals = displaced(catalogue.read_all(home), options.policy, time.time(), catalogue.unfinished(home))
     _show(removals)
     if dry_run or not removals:
         return 0

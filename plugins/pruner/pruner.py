@@ -25,6 +25,7 @@ from plugins.events import (
     FileDamaged,
     PruneIntended,
     RecordingStarted,
+    RetentionAsked,
     SessionEnded,
     VideoAvailable,
     VideoDeleteAsked,
@@ -33,8 +34,17 @@ from plugins.events import (
     VideoUnpinned,
 )
 from plugins.pruner.history import RETAINED, History, recall, remember
-from plugins.pruner.plan import DAY_SECONDS, Policy, displaced
-from plugins.pruner.removal import remove, remove_empty_folder, unfinished, withdraw
+from plugins.pruner.removal import remove, remove_empty_folder, withdraw
+from plugins.retention import (
+    DAY_SECONDS,
+    AskedLimits,
+    Limits,
+    LimitsInForce,
+    Policy,
+    asked_limits,
+    displaced,
+    write_limits,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -127,6 +137,9 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
         """Folders of videos outside of the home."""
         self._clock = Clock()
         await anyio.to_thread.run_sync(catalogue.clear_up, self.home)
+        self._asked = await anyio.to_thread.run_sync(asked_limits, self.home)
+        self._limits = asked_options(self.options, self._asked)
+        await self._say_limits()
         self._history = await self._heard()
         await self._review()
         for intent in list(self._history.intended.values()):
@@ -159,6 +172,17 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
     def pending(self) -> str:
         return f"{len(self._leaving)} videos to remove" if self._leaving else ""
 
+    async def _say_limits(self) -> None:
+        """Let the home say which limits are in force."""
+        limits = self._limits
+        said = Limits(
+            max_videos_per_session=limits.max_videos_per_session,
+            max_bytes=limits.max_bytes,
+            max_age_days=limits.max_age_days,
+            evict=limits.evict,
+        )
+        await anyio.to_thread.run_sync(write_limits, self.home, LimitsInForce(limits=said, asked=self._asked))
+
     # What happens -------------------------------------------------------------------------------------------------
 
     @on(RecordingStarted)
@@ -175,6 +199,26 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
 
     @on(SessionEnded, ReviewDue)
     async def look_again(self, _event: SessionEnded | ReviewDue) -> None:
+        await self._review()
+        await self._prune()
+
+    @on(RetentionAsked)
+    async def take_limits(self, asked: RetentionAsked) -> None:
+        """Keep to other limits from now on, in later runs, too."""
+        wanted = AskedLimits(
+            max_videos_per_session=asked.max_videos_per_session,
+            max_bytes=asked.max_bytes,
+            max_age_days=asked.max_age_days,
+            evict=asked.evict,
+            by=asked.by,
+        )
+        try:
+            self._limits = asked_options(self.options, wanted)
+        except ValueError as refusal:
+            _say(f"{asked.by or 'a user'} asked for other limits: {refusal}")
+            return
+        self._asked = wanted
+        await self._say_limits()
         await self._review()
         await self._prune()
 
@@ -228,7 +272,7 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
     async def _prune(self) -> None:
         """Intend what the policy displaces."""
         intents = []
-        for removal in displaced(self._entries.values(), self.options.policy, self._clock.now()):
+        for removal in displaced(self._entries.values(), self._limits.policy, self._clock.now()):
             if catalogue.read(self.home, removal.entry.recording) is None:  # another has removed it, and says so
                 del self._entries[removal.entry.recording]
             else:
@@ -358,9 +402,17 @@ class Pruner(Plugin[PrunerOptions], publishes=[CaptureHeld, FileDamaged, PruneIn
         await self.publish(CaptureHeld(held=history.held, free_bytes=free_bytes, min_free_bytes=wanted))
 
 
+def asked_options(options: PrunerOptions, asked: AskedLimits) -> PrunerOptions:
+    """The options with what a user asked for in their place. Raises `ValueError` for what is no limit."""
+    wanted = {
+        name: value for name, value in msgspec.structs.asdict(asked).items() if name != "by" and value is not None
+    }
+    return msgspec.structs.replace(options, **wanted)
+
+
 def _finished(home: Path) -> list[Entry]:
     """The catalogue's entries, without those whose videos may not have been announced yet."""
-    waiting = unfinished(home)
+    waiting = catalogue.unfinished(home)
     return [entry for entry in catalogue.read_all(home) if entry.recording not in waiting]
 
 

@@ -61,8 +61,3 @@ def remove_empty_folder(home: Path, session: str) -> bool:
         (home / "videos" / session).rmdir()
         fail_point("pruner.folder.removed")
     return True
-
-
-def unfinished(home: Path) -> frozenset[str]:
-    """Recordings whose frames are still in the spool: their videos may not have been announced yet."""
-    return frozenset(folder.name for folder in (home / "spool").glob("[!.]*/*/"))

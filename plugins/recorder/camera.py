@@ -15,6 +15,7 @@ from plugins.events import CaptureSettings, Keep
 from plugins.recorder.claims import claim, named
 from plugins.recorder.judge import KEPT, Judge
 from plugins.recorder.line import Line
+from plugins.recorder.live import Window
 from plugins.recorder.requests import Decision, Requests
 from plugins.recorder.sessions import claim_worker
 from plugins.recorder.tape import NOTHING_SHOWN, Close, Shown, Tape, Wanted
@@ -70,6 +71,7 @@ class Camera:
         self.line = Line(script.producer, env_id)
         self.tape = Tape(self.line, env_id=env_id)
         self.telemetry = Telemetry(self.line, env_id=env_id, tells=tells, agents=agents)
+        self.telemetry.window = Window(self.tape)
         self.streams = [self.telemetry]
         """The telemetry of each of its environments; of a batch (see `film_batch`), `telemetry` is the first one's."""
         self.in_picture = self.streams

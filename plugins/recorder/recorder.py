@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from plugins.events import CaptureSettings, Keep
 from plugins.recorder.judge import KEPT, Judge
 from plugins.recorder.line import Line
+from plugins.recorder.live import Window
 from plugins.recorder.requests import Requests
 from plugins.recorder.tape import Close, Tape, Wanted
 from plugins.recorder.telemetry import Telemetry
@@ -66,6 +67,7 @@ class Recorder:
         self.line = Line(producer, env_id)
         self.telemetry = Telemetry(self.line, env_id=env_id, tells=telemetry, values=values, agents=agents)
         self.tape = Tape(self.line, env_id=env_id)
+        self.telemetry.window = Window(self.tape)
         self.worker = -1
         self._worker = worker
         self._fps = fps
@@ -80,6 +82,14 @@ class Recorder:
     def recording(self) -> bool:
         """Whether a picture is wanted now: after the reset, and after each step until the episode ends."""
         return self.line.connected and not self.line.off and self.tape.open
+
+    @property
+    def wanted(self) -> bool:
+        """Whether `step` wants a picture: for the recording, or for somebody who watches live."""
+        line = self.line
+        if not line.connected or line.off:
+            return False
+        return self.tape.open or (line.producer.outbox.watched is not None and self.telemetry.watched)
 
     # The life of an environment ------------------------------------------------------------------------------------
 
@@ -144,6 +154,8 @@ class Recorder:
                 self.tape.add(frame, step_seconds + render_seconds)
                 clock = meter.captured
                 seconds += render_seconds + perf_counter() - entered
+            elif frame is not None and telemetry.window is not None:
+                telemetry.window.offer(frame, render_seconds)
             over = telemetry.step(
                 action, observation, reward, terminated, truncated, info, step_seconds, self.tape.shown(), agent
             )

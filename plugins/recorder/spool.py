@@ -6,6 +6,7 @@
         events-000001.bin, …    batches: u32le length and u32le CRC-32 of the body; u64le first nth; a msgpack array
         <recording>/            recording.json (`RecordingPlan`), and its chunks (see `frames`)
         control.json            `Control`, written by the kernel; until it is there, home/capture.json applies
+    live-<worker>.frame     the latest picture of a worker, while somebody watches (see `live`)
         collected.json          written by the kernel: which event files it has taken in, and what was open behind them
 
 Who steps appends bytes to lists, and nothing else. The writer thread takes the events first and then the frames, and
@@ -38,6 +39,7 @@ from kernel.fail_points import fail_point
 from kernel.files import FileLock, acquire, is_folder, open_regular, sync_folder, write_all
 from plugins.events import CaptureSettings, Keep, Probe, StepTimes
 from plugins.recorder.frames import ChunkHeader, ChunkWriter, GrowingFile
+from plugins.recorder.live import Watched, Watching, clear_moments, together, write_moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -87,6 +89,8 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     """The seq of the last request to capture each worker's next episode, once."""
     held: bool = False
     """The disk is nearly full: begin no new recording."""
+    watching: dict[str, Watching] = {}
+    """Who watches the session live."""
 
 
 class ProducerFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -347,8 +351,12 @@ class Outbox:
         self.endings: list[Ending] = []
         self.meters: tuple[Meter, ...] = (Meter(),)
         """The first is that of `Producer.say` and of recorders that are closed."""
+        self.moments: dict[int, tuple[bytes, bytes]] = {}
+        """Of each worker the latest that is to be shown live: a `Moment` and its picture."""
         # The writer thread's.
         self.control = Control()
+        self.watched: Watched | None = None
+        """What those want who watch; None while nobody does."""
         self.trouble = ""
         """Why the disk does not take what it should, at the moment."""
         self.trouble_told = False
@@ -550,6 +558,7 @@ class Writer:
                 self._take()
                 self._end_what_is_due(time.monotonic() if not stopping else math.inf)
                 self._write_all()
+                self._show_live()
             except Exception as error:  # noqa: BLE001 - whatever it is, training goes on, and the bounds hold
                 self._outbox.trouble = f"{type(error).__name__}: {error}"
                 pause = RETRY_SECONDS
@@ -670,6 +679,7 @@ class Writer:
         if now >= self._next_control:
             self._next_control = now + CONTROL_SECONDS
             self._look_at_control()
+            self._look_who_watches()
         if now >= self._next_spool_look:
             self._outbox.spool_used_bytes = folder_bytes(spool_folder(self._outbox.home))
             taken = time.monotonic() - now
@@ -689,6 +699,17 @@ class Writer:
                     self._control_stamp = stamp
                     self._outbox.control = _read_control(path) or self._outbox.control
                 return
+
+    def _show_live(self) -> None:
+        if self._outbox.watched is not None and self._lock is not None:
+            write_moments(self._outbox)
+
+    def _look_who_watches(self) -> None:
+        watching = self._outbox.control.watching
+        watched = together(watching.values(), time.time()) if watching else None
+        if watched is None and self._outbox.watched is not None:
+            clear_moments(self._outbox)
+        self._outbox.watched = watched
 
     def _probe(self, seconds: float) -> None:
         totals = Meter()
@@ -719,6 +740,9 @@ class Writer:
 
     def _release(self) -> None:
         self.forget_files()
+        if self._outbox.watched is not None:
+            self._outbox.watched = None
+            clear_moments(self._outbox)
         if self._lock is not None:
             self._lock.release()
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from kernel.event import Event
     from plugins.recorder.line import Line
+    from plugins.recorder.live import Window
+    from plugins.recorder.spool import Outbox
     from plugins.recorder.tape import Shown
 
 Tells = Literal["all", "captured", "episodes", "none"]
@@ -56,8 +58,12 @@ class Telemetry:
         self.taking_part = [] if self._agents == LONE else list(agents)
         """Who takes part in the next episode, for its start to tell."""
         self._steps_before = 0
+        self.outbox: Outbox = line.producer.outbox
+        """Where to look whether somebody watches."""
         self.tells_losses = True
         """Whether its end counts what was dropped on the line; of several on one line, one does."""
+        self.window: Window | None = None
+        """Through which the environment is watched live."""
         self.settle: Callable[[], None] | None = None
         """Where untold steps are counted elsewhere (see `batch`): brings the open episode up to date."""
 
@@ -66,6 +72,7 @@ class Telemetry:
         self.worker = worker
         self.episode = None
         self._steps_before = 0
+        self.outbox = self.line.producer.outbox
         session = self.line.session
         self.line.say(WorkerStarted(session=session, worker=worker, pid=os.getpid(), env_id=self.env_id))
 
@@ -131,7 +138,7 @@ class Telemetry:
         """Say nothing of episodes and steps."""
         self._tells = "none"
 
-    def step(  # noqa: PLR0917 - each keyword costs as much as a part of the work
+    def step(  # noqa: C901, PLR0912, PLR0917 - each call and each keyword costs as much as a part of the work
         self,
         action: Any,
         observation: Any,
@@ -207,12 +214,36 @@ class Telemetry:
             )
             meter.handed_bytes += len(packed) + ITEM_BYTES
             line.say_packed(packed)
+        if self.outbox.watched is not None and self.window is not None:
+            self.show(captured=frame is not None)
         if (terminated or truncated) and not episode.ends_by_leaving:
             if total_reward is not None:
                 tally.total = total_reward
             self._end_agent(episode, agent, tally, "terminated" if terminated else "truncated", success_of(info))
             return self._over(episode)
         return False
+
+    def show(self, *, captured: bool) -> None:
+        """Behind a step: let those see it who watch, if it is time. `captured`: the step's picture was recorded."""
+        episode = self.episode
+        if episode is None or self.window is None:
+            return
+        tallies = episode.agents.values()
+        self.window.step(
+            self.outbox,
+            self.worker,
+            episode=episode.index,
+            step=max([tally.steps for tally in tallies], default=0),
+            total=sum([tally.total for tally in tallies]),
+            captured=captured,
+            evaluation=episode.evaluation,
+        )
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody wants to see a picture now."""
+        window = self.window
+        return window is not None and window.due(self.outbox, self.worker)
 
     def untold(self) -> Tally | None:
         """Where nothing has to be said of a lone agent's steps, its tally: count there, and call `end` at the end."""

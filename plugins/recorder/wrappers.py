@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from plugins.events import Keep, VideoAvailable
     from plugins.recorder.camera import Camera
     from plugins.recorder.tape import Shown
+    from plugins.recorder.telemetry import Telemetry
 
 
 class RecordVideo(  # upstream's bases and their order, behind what all of our wrappers have in common
@@ -145,6 +146,8 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         """Its results are vectors of many environments: no reward, and no end of an episode."""
         self._batch: Batch | None = None
         """Their telemetry, where it is asked for."""
+        self._outbox: Any = None
+        """Where to look whether somebody watches, while `_untold` counts."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -160,7 +163,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
     def step(self, action: ActType) -> tuple[ObsType, Any, bool, bool, dict[str, Any]]:
         """Step the environment, and record the step where it is to be."""
         tally = self._untold
-        if tally is None:
+        if tally is None or self._outbox.watched is not None:
             return self._told_step(action)  # type: ignore[no-any-return] # as the environment has it
         # Nothing to tell and nothing to show: 0.3 µs beside the environment's own step.
         result = self.env.step(action)
@@ -211,6 +214,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         # 2.2 µs where the step is told, and 2 µs more where it is captured, beside rendering and compressing
         # (python -m tests.benchmarks wrapper).
         observation, reward, terminated, truncated, info = result
+        self._untold = None
         telemetry = camera.telemetry
         tape = camera.tape
         take = tape.take
@@ -222,6 +226,8 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             self._film()
             camera.line.meter.captured.add(perf_counter() - began)
         else:
+            if telemetry.outbox.watched is not None and not fresh:
+                self._show_live(telemetry)
             camera.line.meter.bare.add(seconds)
         if fresh and self._resets_itself:
             camera.show_reset()  # this step was the reset
@@ -248,6 +254,20 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
             episode = telemetry.episode
             if episode is not None and not episode.told:
                 self._untold = telemetry.untold()
+                self._outbox = telemetry.outbox
+
+    def _show_live(self, telemetry: Telemetry) -> None:
+        """Render a picture for those alone who watch, if it is time."""
+        # To ask for a list of pictures would take them from the user.
+        if not telemetry.watched or telemetry.window is None or self.env.render_mode != "rgb_array":
+            return
+        began = perf_counter()
+        try:
+            picture = self.env.render()
+        except Exception:  # noqa: BLE001 - who steps did not ask for this picture
+            telemetry.window = None
+            return
+        telemetry.window.offer(picture, perf_counter() - began)
 
     def _end_untold(self, info: Any, terminated: Any) -> None:
         camera = self._camera
@@ -314,7 +334,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         self._episode = batch.numbers[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_batch": None}
+        return {**super().__getstate__(), "_batch": None, "_outbox": None, "_untold": None}
 
     def _render(self) -> Any:
         return self.env.render()

@@ -29,7 +29,7 @@ from plugins.catalogue import Entry
 from plugins.events import Keep, StepRecorded
 from plugins.pruner import PrunerOptions
 from plugins.sqlite_sink.check import rebuild
-from tests.benchmarks.bus import step
+from tests.benchmarks.streams import step
 from tests.faults.lives import Recorded, Served, parts, record
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from plugins.events import (
     RecordingDiscarded,
     RecordingSealed,
     RecordingStarted,
+    SessionAsked,
     SessionEnded,
     StepRecorded,
     VideoPinned,
@@ -586,6 +587,33 @@ async def test_the_killed_producers_recording_waits_for_no_policy(home: Path) ->
     assert sealed.event.kept_for == []
     plan = msgspec.json.decode(next(spool_folder(home).glob("*/*/recording.json")).read_bytes())
     assert msgspec.convert(plan["keep"], Keep) == Keep(best=3)
+
+
+async def test_who_watches_is_told_to_the_producers_of_that_session_until_the_time_is_over(home: Path) -> None:
+    producer, other = Producer(home, "s"), Producer(home, "t")
+    async with running(home, COLLECTOR) as kernel:
+        for each in (producer, other):
+            each.say(started())
+            assert each.flush()
+        await kernel.settle()
+        file = spool_folder(home) / producer.id / "control.json"
+        began = time.time()
+        await kernel.publish(SessionAsked(session="s", action="watch", by="ann", workers=[0], fps=5.0, seconds=3600.0))
+        await kernel.publish(SessionAsked(session="s", action="watch", by="bob"))
+        await kernel.publish(SessionAsked(session="s", action="pause", by="bob"))
+        await kernel.settle()
+        watching = read_control(file).watching
+        assert watching.keys() == {"ann", "bob"}
+        assert (watching["ann"].workers, watching["ann"].fps) == ([0], 5.0)
+        assert began <= watching["ann"].until <= time.time() + 60.0, "a minute at most"
+        assert not (spool_folder(home) / other.id / "control.json").exists()
+        assert not (home / "capture.json").exists(), "later sessions are not watched"
+        await kernel.publish(SessionAsked(session="s", action="watch", by="eve", seconds=0.0))
+        await kernel.publish(SessionAsked(session="s", action="unwatch", by="ann"))
+        await kernel.settle()
+        assert read_control(file).watching.keys() == {"bob"}
+        for each in (producer, other):
+            each.close()
 
 
 def read_control(path: Path) -> Control:

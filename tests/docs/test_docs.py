@@ -39,6 +39,7 @@ PLUGIN_PAGES = {
     "sqlite": "sqlite_sink",
     "pruner": "pruner",
     "progress": "progress",
+    "viewer": "viewer",
 }
 
 

@@ -93,7 +93,7 @@ def in_the_place_of_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scri
     In it, `$FFMPEG` is the real one, and `$run` counts the runs from 1. None is run once more because it starves, as it
     might on a busy machine.
     """
-    monkeypatch.setattr("plugins.encoder_pool.priority.STARVED_SECONDS", 3600.0)
+    monkeypatch.setattr("plugins.video.priority.STARVED_SECONDS", 3600.0)
     runs = tmp_path / "runs"
     program = tmp_path / "not-quite-ffmpeg"
     start = f'FFMPEG="{FFMPEG}"\necho "$@" >> "{runs}"\nrun=$(wc -l < "{runs}")\n'

@@ -104,7 +104,7 @@ async def test_an_encoder_that_starves_in_the_idle_class_begins_anew_and_costs_n
 ) -> None:
     """Stopped, the first one is given as little of the processor as on a machine whose cores are all busy."""
     runs = in_the_place_of_ffmpeg(tmp_path, monkeypatch, f"[ $run = 1 ] && kill -STOP $$; {REAL}")
-    monkeypatch.setattr("plugins.encoder_pool.priority.STARVED_SECONDS", 0.3)
+    monkeypatch.setattr("plugins.video.priority.STARVED_SECONDS", 0.3)
     available = await made(home, film(home, 20), EncoderPoolOptions(attempts=1))
     assert available.frames == 20
     assert ["pipe:0" in line for line in lines_of(runs)] == [True, True, False]

@@ -15,11 +15,11 @@ import pytest
 
 from plugins import catalogue
 from plugins.encoder_pool import EncoderPool, handover, jobs
-from plugins.encoder_pool.feed import Child
-from plugins.encoder_pool.ffmpeg import Encoding, find
 from plugins.encoder_pool.making import Order, make_segment, make_video
 from plugins.encoder_pool.names import Names
 from plugins.events import RecordingDiscarded, VideoAvailable, VideoFailed
+from plugins.video.feed import Child
+from plugins.video.ffmpeg import Encoding, find
 from tests.encoder_pool.films import SESSION, film
 from tests.encoder_pool.pools import (
     encoding,

@@ -18,10 +18,10 @@ import pytest
 from kernel.event import PluginState
 from plugins import catalogue
 from plugins.encoder_pool import EncoderPool, EncoderPoolOptions, jobs
-from plugins.encoder_pool.ffmpeg import Encoding
 from plugins.encoder_pool.names import Names
 from plugins.events import EncoderProbe, RecordingDiscarded, VideoAvailable, VideoFailed, VideoPruned
 from plugins.recorder.frames import CHUNK_FRAMES
+from plugins.video.ffmpeg import Encoding
 from tests.encoder_pool.films import PRODUCER, SESSION, decode, film, shown, size_of
 from tests.encoder_pool.pools import (
     encoding,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from plugins.encoder_pool.feed import Child, Failed, Hung, run
-from plugins.encoder_pool.priority import STARVED_SECONDS, STARVED_SHARE, Hunger, Priority, Starved
+from plugins.video.feed import Child, Failed, Hung, run
+from plugins.video.priority import STARVED_SECONDS, STARVED_SHARE, Hunger, Priority, Starved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

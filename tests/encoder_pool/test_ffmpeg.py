@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kernel.plugin import Refused
-from plugins.encoder_pool import ffmpeg
-from plugins.encoder_pool.feed import Child, Failed, run
+from plugins.video import ffmpeg
+from plugins.video.feed import Child, Failed, run
 from tests.encoder_pool.films import bars, decode, described, shown, times
 
 if TYPE_CHECKING:

@@ -48,6 +48,16 @@ def test_the_quickstart_records_every_fifth_of_forty_episodes(tmp_path: Path) ->
     assert "8 videos" in out
 
 
+def test_the_studio_runs_with_its_viewer_and_leaves_a_home_in_order(tmp_path: Path) -> None:
+    overrides = ("--set", "plugins.runner.episodes=5", "--set", "plugins.viewer.port=0")
+    code, _, err = run_kernel(CONFIGS / "studio.toml", *overrides, cwd=tmp_path)
+    assert code == 0, err
+    assert "viewer: http://127.0.0.1:" in err
+    assert "ssh -N -L" in err
+    assert not (tmp_path / "runtime" / "data" / "stepreel.sqlite-wal").exists(), "the viewer left before the sink"
+    check_home(tmp_path / "runtime" / "data")
+
+
 @pytest.mark.parametrize("name", ["atari", "box2d"])
 def test_the_other_configurations_record_their_real_environments(name: str, tmp_path: Path) -> None:
     code, _, err = run_kernel(CONFIGS / f"{name}.toml", "--set", "plugins.runner.episodes=2", cwd=tmp_path)

@@ -54,11 +54,11 @@ def test_each_example_on_the_page_is_a_configuration(block: str) -> None:
     assert convert({"env": "CartPole-v1", **table}, EnvRunnerOptions, "docs", problems), problems
 
 
-@pytest.mark.parametrize("name", ["quickstart", "atari", "box2d"])
+@pytest.mark.parametrize("name", ["quickstart", "atari", "box2d", "studio"])
 def test_each_configuration_is_in_order_and_every_key_has_a_comment(name: str) -> None:
     file = ROOT / "config" / f"{name}.toml"
     parts: list[Part] = wire(read_config(file))
-    assert [part.name for part in parts][0::5] == ["progress", "runner"]
+    assert (parts[0].name, parts[-1].name) == ("progress", "runner")
     assert parts[-1].plugin is EnvRunner
     lines = file.read_text().splitlines()
     for before, line in zip(["", *lines], lines, strict=False):

@@ -22,7 +22,6 @@ from kernel.testing import running
 from plugins import catalogue
 from plugins.collector import Collector, CollectorOptions
 from plugins.collector.folder import Collected, ProducerFolder, SpoolDamaged
-from plugins.encoder_pool.ffmpeg import Encoding
 from plugins.events import (
     CaptureAsked,
     CaptureSettings,
@@ -45,6 +44,7 @@ from plugins.pruner.history import History, Remembered
 from plugins.recorder.frames import ChunkDamaged, ChunkReader, is_torn_only, seal_part
 from plugins.recorder.sessions import OwnerFile
 from plugins.recorder.spool import Control, RecordingPlan, append_batch, event_file, spool_folder
+from plugins.video.ffmpeg import Encoding
 from tests.faults.lives import Recorded, record, serve
 from tests.fuzz.seeds import seeds
 from tests.kernel.ticks import Tick, ticks

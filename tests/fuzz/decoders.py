@@ -26,7 +26,6 @@ from plugins import catalogue
 from plugins.collector.collector import CollectorOptions
 from plugins.collector.folder import Collected, ProducerFolder, SpoolDamaged
 from plugins.encoder_pool import EncoderPoolOptions, jobs
-from plugins.encoder_pool.ffmpeg import Encoding, Frames, encode
 from plugins.env_runner.options import EnvRunnerOptions
 from plugins.events import StepRecorded
 from plugins.progress import ProgressOptions
@@ -36,6 +35,7 @@ from plugins.recorder.frames import ChunkDamaged, ChunkReader, count_whole_frame
 from plugins.recorder.sessions import OwnerFile
 from plugins.recorder.spool import Control, RecordingPlan
 from plugins.sqlite_sink.sink import SqliteSinkOptions
+from plugins.video.ffmpeg import Encoding, Frames, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,11 +13,11 @@ from kernel.event import KernelStopped, LogTrimmed
 from kernel.files import write_whole
 from kernel.log import Log, segments
 from plugins.collector.folder import Collected
-from plugins.encoder_pool.ffmpeg import Encoding
 from plugins.events import CaptureSettings, EpisodeStarted, Keep, RecordingStarted, StepRecorded, WorkerStarted
 from plugins.recorder.frames import ChunkWriter, layout_of
 from plugins.recorder.frames import pack as pack_frame
 from plugins.recorder.spool import Control, RecordingPlan, encode, pack_batch
+from plugins.video.ffmpeg import Encoding
 
 ROOT = Path(__file__).parents[2]
 SESSION = "20261122-062718-k3v9"

@@ -8,7 +8,7 @@ import pytest
 
 from plugins.catalogue import Entry, FileIdentity
 from plugins.events import Keep
-from plugins.pruner.plan import DAY_SECONDS, Policy, displaced
+from plugins.retention import DAY_SECONDS, Policy, displaced
 
 NOW = 1_790_000_000.0
 

@@ -23,6 +23,7 @@ from plugins.events import (
     Keep,
     PruneIntended,
     RecordingStarted,
+    RetentionAsked,
     SessionEnded,
     VideoAvailable,
     VideoDeleteAsked,
@@ -32,6 +33,7 @@ from plugins.events import (
 )
 from plugins.pruner import Pruner, PrunerOptions
 from plugins.pruner.history import RETAINED, History, recall
+from plugins.retention import limits_in_force
 from plugins.sqlite_sink import SqliteSink, SqliteSinkOptions
 
 if TYPE_CHECKING:
@@ -567,3 +569,28 @@ async def test_the_disk_of_a_chosen_folder_is_watched_too(home: Path, tmp_path: 
 def test_limits_below_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="max_bytes: must be 0"):
         PrunerOptions(max_bytes=-1)
+
+
+async def test_limits_that_a_user_asks_for_hold_at_once_and_at_the_next_start(home: Path) -> None:
+    async with running(home, pruner(max_videos_per_session=10)) as kernel:
+        for number in range(5):
+            await kernel.publish(place(home, number))
+        await kernel.publish(RetentionAsked(max_videos_per_session=2, by="ann"))
+        await kernel.settle()
+        assert [record.event.first_episode for record in kernel.records(VideoAvailable)][:3] == [0, 1, 2]
+        assert len(kernel.records(VideoPruned)) == 3
+        in_force = limits_in_force(home)
+        assert in_force is not None
+        assert (in_force.limits.max_videos_per_session, in_force.asked.by) == (2, "ann")
+        await kernel.publish(RetentionAsked(max_bytes=-5, by="eve"))
+        await kernel.settle()
+        assert limits_in_force(home) == in_force, "no limit is negative"
+    async with running(home, pruner(max_videos_per_session=10)) as kernel:
+        await kernel.publish(place(home, 5))
+        await kernel.settle()
+        assert len(kernel.records(VideoPruned)) == 4
+        await kernel.publish(RetentionAsked())
+        for number in range(6, 10):
+            await kernel.publish(place(home, number))
+        await kernel.settle()
+        assert len(kernel.records(VideoPruned)) == 4, "as configured again"

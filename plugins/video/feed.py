@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
-from plugins.encoder_pool.priority import Hunger, Priority, lower
+from plugins.video.priority import Hunger, Priority, lower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -1,6 +1,8 @@
-"""The planner: which videos a policy displaces, and why. Pure; the dry run and the pruner both call it.
+"""Retention: which videos a policy displaces, and why; and which limits a home keeps to.
 
-    displaced(entries, policy, now)   what would go, in the order in which it would
+    displaced(entries, policy, now)   what would go, in the order in which it would: pure, for the pruner and whoever
+                                      wants to know what it would do
+    home/retention.json               the limits that the pruner keeps to, and what a user asked for (`LimitsInForce`)
 
 The limits are looked at one after the other, each on what the ones before it left:
 
@@ -23,10 +25,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
+from kernel.files import write_whole
 from plugins.catalogue import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from plugins.events import Keep
 
@@ -40,6 +44,66 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 0
     max_age_seconds: float = 0.0
     evict: Literal["oldest", "thin"] = "oldest"
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The pruner's limits, as its options name them; 0 stands for no limit."""
+
+    max_videos_per_session: int = 50
+    max_bytes: int = 0
+    max_age_days: float = 0.0
+    evict: Literal["oldest", "thin"] = "oldest"
+
+    @property
+    def policy(self) -> Policy:
+        """The limits, as the planner takes them."""
+        return Policy(
+            max_videos_per_session=self.max_videos_per_session,
+            max_bytes=self.max_bytes,
+            max_age_seconds=self.max_age_days * DAY_SECONDS,
+            evict=self.evict,
+        )
+
+
+class AskedLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asked for while a kernel ran; None: as configured."""
+
+    max_videos_per_session: int | None = None
+    max_bytes: int | None = None
+    max_age_days: float | None = None
+    evict: Literal["oldest", "thin"] | None = None
+    by: str = ""
+
+
+class LimitsInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """What `retention.json` says."""
+
+    limits: Limits = Limits()
+    asked: AskedLimits = AskedLimits()
+
+
+def limits_in_force(home: Path) -> LimitsInForce | None:
+    """The limits that the home's last pruner kept to; None where there was none."""
+    try:
+        return _decode((home / NAME).read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def asked_limits(home: Path) -> AskedLimits:
+    """What a user asked for, if anything."""
+    in_force = limits_in_force(home)
+    return AskedLimits() if in_force is None else in_force.asked
+
+
+def write_limits(home: Path, limits: LimitsInForce) -> None:
+    """Say which limits are in force; it lasts when this returns."""
+    write_whole(home / NAME, msgspec.json.encode(limits) + b"\n", lasting=True)
+
+
+NAME = "retention.json"
+
+_decode = msgspec.json.Decoder(LimitsInForce).decode
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):

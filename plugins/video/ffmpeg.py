@@ -12,14 +12,20 @@ import tempfile
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import imageio_ffmpeg
 import msgspec
 
 from kernel.plugin import Refused
-from plugins.encoder_pool.feed import Child, Failed, run
+from plugins.video.feed import Child, Failed, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 THUMBNAIL_WIDTH = 320
+STRIP_WIDTH = 160
+SIDE_HEIGHT = 480
 PROBE_SECONDS = 30.0
 DISK_BYTES_PER_SECOND = 10_000_000
 """As slow as a disk may be before reading or joining a file counts as hung."""
@@ -165,6 +171,49 @@ def thumbnail_of(executable: Path, video: str, at_seconds: float, output: str) -
     """Make a JPEG of the frame that a video shows at this time."""
     seek = ["-ss", f"{at_seconds:.6f}"]
     return [str(executable), *_QUIETLY, "-threads", "1", *seek, "-i", video, "-map", "0:v", *_jpeg("", output)]
+
+
+def strip_of(executable: Path, video: str, output: str, *, frames: int, fps: float, tiles: int) -> list[str]:
+    """Make a JPEG of so many pictures of a video, evenly over its time, side by side."""
+    rate = exact(tiles * fps / max(1, frames))
+    seek = frames > 4 * tiles * fps  # a keyframe a second: with several to each picture, no other need be decoded
+    tile = f"scale={STRIP_WIDTH}:-2:flags=area:out_range=pc,format=yuvj420p"
+    whole = f"fps={rate},{tile},tpad=stop={tiles}:stop_mode=clone,tile={tiles}x1"
+    return [
+        *(str(executable), *_QUIETLY, "-threads", "1", *(("-skip_frame", "nokey") if seek else ())),
+        *("-protocol_whitelist", "file", "-f", "mp4", "-i", video, "-map", "0:v", "-vf", whole),
+        *("-frames:v", "1", "-c:v", "mjpeg", "-threads", "1", "-q:v", "5", "-f", "mjpeg", output),
+    ]
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """A video that is to be seen beside others."""
+
+    file: str
+    fps: float
+    """How fast it is shown, whatever it says itself."""
+    wait_seconds: float = 0.0
+    """Its first picture stands for so long before it begins."""
+
+
+def side_by_side(executable: Path, sides: Sequence[Side], fps: float, seconds: float, output: str) -> list[str]:
+    """Make one MP4 of several, each as high as the others and in a place of its own; the last picture of each stays."""
+    inputs = [part for side in sides for part in ("-protocol_whitelist", "file", "-f", "mp4", "-i", side.file)]
+    places = []
+    for place, side in enumerate(sides):
+        wait = f"tpad=start_duration={side.wait_seconds:.6f}:start_mode=clone:stop=-1:stop_mode=clone"
+        even = f"scale=-2:{SIDE_HEIGHT}:flags=area"
+        places.append(
+            f"[{place}:v]setpts=N/({exact(side.fps)}*TB),fps={exact(fps)},{wait},{even},setsar=1[side{place}]"
+        )
+    joined = "".join(f"[side{place}]" for place in range(len(sides)))
+    graph = f"{';'.join(places)};{joined}hstack=inputs={len(sides)},format=yuv420p[whole]"
+    return [
+        *(str(executable), *_QUIETLY, "-filter_threads", "1", *inputs),
+        *("-filter_complex", graph, "-map", "[whole]", "-t", f"{seconds:.6f}"),
+        *("-c:v", "libx264", "-profile:v", "high", "-preset", "veryfast", "-crf", "21", "-threads", "1"),
+        *_mp4(exact(fps), output, faststart=True),
+    ]
 
 
 def exact(fps: float) -> Fraction:
