@@ -1,7 +1,7 @@
 // The controls, a drawer over every page: capture, sessions, retention. Each is an event in the log, asked for by the viewer.
 
 import { change, get } from "./api.js";
-import { fill, h, mark, Part, say } from "./element.js";
+import { fill, h, mark, Part } from "./element.js";
 import { bytes, count, shortSession } from "./format.js";
 import { attempt, confirm, notify } from "./notice.js";
 import { stream } from "./stream.js";
