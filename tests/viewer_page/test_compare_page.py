@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 # Of each lane, the step it names and the one its picture shows; null while it is on its way.
 LANES = """() => [...document.querySelectorAll(".lane")].map((lane) => {
     const video = lane.querySelector("video");
-    if (video.seeking || !video.paused || video.readyState < 2) return null;
-    return [Number(lane.querySelector(".overlay").dataset.step), pictured(video)];
+    const {step, busy} = lane.querySelector(".overlay").dataset;
+    return busy === undefined && video.paused ? [Number(step), pictured(video)] : null;
 })"""
 ALL_ARE = """wanted => {
     const lanes = (LANES)();

@@ -19,26 +19,18 @@ LENGTH = 300
 # What the page says and what the picture shows, in one task of the browser, so that nothing comes between.
 LOOK = """() => {
     const video = document.querySelector(".screen video");
-    if (video.seeking || video.readyState < 2 || !video.paused) return null;
-    return {named: Number(document.querySelector(".overlay").dataset.step), pictured: pictured(video)};
+    const {step, busy} = document.querySelector(".overlay").dataset;
+    return busy === undefined ? {named: Number(step), pictured: pictured(video)} : null;
 }"""
 SETTLED = """step => {
-    const video = document.querySelector(".screen video");
-    return document.querySelector(".overlay")?.dataset.step === String(step) && !video.seeking && video.paused;
+    const overlay = document.querySelector(".overlay");
+    return overlay?.dataset.step === String(step) && overlay.dataset.busy === undefined;
 }"""
-# A paused video has shown its last picture when nothing has changed over some pictures of the screen.
-STILL = """() => new Promise((resolve) => {
-    const video = document.querySelector(".screen video");
-    let [before, left] = [null, 6];
-    const look = () => {
-        const now = `${video.seeking} ${video.paused} ${document.querySelector(".overlay").dataset.step}`;
-        left = now === before && video.paused && !video.seeking ? left - 1 : 6;
-        before = now;
-        if (left) requestAnimationFrame(look);
-        else resolve();
-    };
-    look();
-})"""
+# The page says that no picture is on its way.
+STILL = """() => {
+    const overlay = document.querySelector(".overlay");
+    return document.querySelector(".screen video").paused && overlay.dataset.busy === undefined;
+}"""
 
 
 def path_of(site: Site, *, video: bool = True) -> str:
@@ -75,14 +67,14 @@ def test_the_step_named_is_the_step_pictured_a_hundred_times_out_of_a_hundred(ba
             page.wait_for_function("() => !document.querySelector('.screen video').paused")
             page.wait_for_timeout(chosen.uniform(30, 200))  # of playing, wherever it may be then
             page.keyboard.press("Space")
-            page.evaluate(STILL)
+            page.wait_for_function(STILL)
             seen.append(look(page))
             if seen[-1][0] > LENGTH - 20:
                 page.keyboard.press("Home")
                 settle(page, 0)
         for _ in range(25):
             page.mouse.click(bar["x"] + chosen.uniform(0, bar["width"] - 1), bar["y"] + bar["height"] / 2)
-            page.evaluate(STILL)
+            page.wait_for_function(STILL)
             seen.append(look(page))
         page.mouse.move(5, 5)
         for _ in range(40):
@@ -94,7 +86,7 @@ def test_the_step_named_is_the_step_pictured_a_hundred_times_out_of_a_hundred(ba
             seen.append(settle(page, max(0, min(LENGTH, step + by))))
         for _ in range(15):
             page.mouse.click(chart["x"] + chosen.uniform(60, chart["width"] - 20), chart["y"] + 40)
-            page.evaluate(STILL)
+            page.wait_for_function(STILL)
             seen.append(look(page))
         for _ in range(10):
             page.mouse.move(chart["x"] + chosen.uniform(60, chart["width"] - 20), chart["y"] + 40)
@@ -102,7 +94,7 @@ def test_the_step_named_is_the_step_pictured_a_hundred_times_out_of_a_hundred(ba
             for _ in range(5):
                 page.mouse.move(chart["x"] + chosen.uniform(60, chart["width"] - 20), chart["y"] + 40)
             page.mouse.up()
-            page.evaluate(STILL)
+            page.wait_for_function(STILL)
             seen.append(look(page))
     assert len(seen) == 100
     assert [one for one in seen if one[0] != one[1]] == []
@@ -127,7 +119,7 @@ def test_keys_that_come_faster_than_pictures_lose_no_step(bars: Site) -> None:
         page.keyboard.press("End")
         assert settle(page, LENGTH) == (LENGTH, LENGTH)
         page.keyboard.press("ArrowRight")
-        page.evaluate(STILL)
+        page.wait_for_function(STILL)
         assert look(page) == (LENGTH, LENGTH)
 
 
@@ -149,7 +141,7 @@ def test_the_address_restores_the_view(bars: Site) -> None:
         page.keyboard.press("Escape")
         page.mouse.click(chart["x"] + 300, chart["y"] + 40)
         page.wait_for_function("() => location.search.includes('step=')")
-        page.evaluate(STILL)
+        page.wait_for_function(STILL)
         before = look(page)
         charts = page.locator("step-chart > header h3").all_text_contents()
         hint = page.locator(".hint").text_content()

@@ -1,11 +1,12 @@
 // Where in an episode we are: the step that is shown, playing and seeking. Two kinds with one face, that say "moved".
 
 const DOUBT_SECONDS = 0.4;
+const MOST_TRIES = 3;
 
 /** With a video: the clock is the picture that is shown, and nothing else. */
 export class VideoTransport extends EventTarget {
   step = 0;
-  frame = null; // that is shown
+  frame = null; // that is shown; null: not told yet
   rate = 1;
   within = true; // false while the picture is of another episode
   #video;
@@ -15,8 +16,8 @@ export class VideoTransport extends EventTarget {
   #wanted = null; // the step that was asked for, until its picture is shown
   #next = null; // the frame to seek to when the seek under way has ended
   #aim = null; // the frame that the last seek was for
+  #tries = 0; // how often it was asked for again
   #doubt = 0; // a timer: since the last seek ended, its picture was not heard of
-  #played = false; // since the last seek: the picture may be ahead of what we heard of it
 
   /** `fps` and `count` are the video's frames a second and in all. */
   constructor(video, frames, { fps, count, first, last }, signal) {
@@ -44,6 +45,11 @@ export class VideoTransport extends EventTarget {
     return !this.#video.paused && !this.#video.ended;
   }
 
+  /** Whether the picture that was asked for is still on its way: until it is told of, nothing is said of it. */
+  get busy() {
+    return this.frame === null || this.#wanted !== null || this.#next !== null || this.#video.seeking;
+  }
+
   /** The step to count from: the one on its way to the screen, where there is one. */
   get target() {
     return this.#wanted ?? this.step;
@@ -51,13 +57,13 @@ export class VideoTransport extends EventTarget {
 
   play() {
     if (this.frame === this.#count - 1) this.seek(this.first);
-    this.#played = true;
     this.#video.playbackRate = this.rate;
     this.#video.play().catch(() => {}); // it was paused again before it began
   }
 
   pause() {
     this.#video.pause();
+    this.#halt();
   }
 
   setRate(rate) {
@@ -74,7 +80,7 @@ export class VideoTransport extends EventTarget {
     this.#wanted = wanted;
     if (this.#video.seeking || this.#video.readyState === 0) {
       this.#next = frame;
-    } else if (frame === this.frame && !this.#played) {
+    } else if (frame === this.frame && !this.playing) {
       this.#arrive(wanted);
     } else {
       this.#seekTo(frame);
@@ -85,7 +91,7 @@ export class VideoTransport extends EventTarget {
   // The middle of a frame's time: a seek to its beginning shows the frame before in every second case.
   #seekTo(frame, within = 0.5) {
     this.#aim = frame;
-    this.#played = this.playing;
+    this.frame = null;
     this.#video.currentTime = (Math.min(frame, this.#count - 1) + within) / this.#fps;
   }
 
@@ -94,15 +100,21 @@ export class VideoTransport extends EventTarget {
     this.#next = null;
     clearTimeout(this.#doubt);
     if (frame !== null && frame !== this.#aim) this.#seekTo(frame);
-    else if (this.frame === this.#aim && this.#wanted !== null) this.#arrive(this.#wanted);
-    else this.#doubt = setTimeout(() => this.#again(), DOUBT_SECONDS * 1000);
+    else if (this.frame !== this.#aim) this.#doubt = setTimeout(() => this.#again(this.#tries + 1), DOUBT_SECONDS * 1000);
+    this.#moved();
   }
 
   // A browser that has much to do may not tell of a picture: ask for it again, from another moment of its time.
-  #again(tries = 1) {
-    if (this.playing || this.#video.seeking || this.#aim === null || this.frame === this.#aim) return;
+  #again(tries) {
+    if (this.#aim === null || this.frame === this.#aim || this.playing || this.#video.seeking) return;
+    if (tries > MOST_TRIES) {
+      this.#tries = 0;
+      this.#wanted = null;
+      this.#show(this.frame ?? this.#aim);
+      return;
+    }
     this.#seekTo(this.#aim, tries % 2 ? 0.4 : 0.6);
-    if (tries < 4) this.#doubt = setTimeout(() => this.#again(tries + 1), DOUBT_SECONDS * 1000);
+    this.#tries = tries;
   }
 
   // Playing has stopped, and the last picture may not have been told of: what we name is brought to the screen.
@@ -111,15 +123,17 @@ export class VideoTransport extends EventTarget {
     const frame = this.#video.ended ? this.#count - 1 : this.frame;
     this.#wanted = this.#frames.stepAt(frame);
     this.#seekTo(frame);
+    this.#moved();
   }
 
   #show(frame) {
     this.frame = frame;
+    if (frame === this.#aim) this.#tries = 0;
     if (this.#wanted !== null && frame === this.#frames.frameFor(this.#wanted)) {
       this.#arrive(this.#wanted);
       return;
     }
-    if (!this.#video.seeking && this.#next === null) this.#wanted = null; // it plays on
+    if (this.playing && !this.#video.seeking && this.#next === null) this.#wanted = null; // it plays on
     const step = this.#frames.stepAt(frame);
     this.within = step !== null;
     this.step = step ?? this.step;
@@ -155,6 +169,8 @@ export class StepTransport extends EventTarget {
     this.last = last;
     this.step = first;
   }
+
+  busy = false;
 
   get target() {
     return this.step;

@@ -230,7 +230,10 @@ export class ComparePage extends Part {
 
   seek(t) {
     this.t = Math.min(this.last, Math.max(0, Number.isFinite(t) ? t : 0));
-    for (const lane of this.lanes) lane.transport.seek(this.#stepOf(lane, this.t));
+    for (const lane of this.lanes) {
+      lane.transport.seek(this.#stepOf(lane, this.t));
+      mark(lane.overlay, "data-busy", lane.transport.busy);
+    }
     this.#showPlace();
   }
 
@@ -273,6 +276,7 @@ export class ComparePage extends Part {
     const { step } = lane.transport;
     const place = lastAtMost(lane.columns.step, lane.columns.step.length, step);
     mark(lane.overlay, "data-step", step);
+    mark(lane.overlay, "data-busy", lane.transport.busy);
     say(lane.overlay, place < 0 ? `step ${count(step)}  after the reset` : `step ${count(step)}  reward ${number(lane.columns.reward[place])}  return ${number(lane.columns.return[place])}`);
   }
 

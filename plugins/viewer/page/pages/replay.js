@@ -220,6 +220,7 @@ export class ReplayPage extends Part {
 
   // A seek was asked for: what is not the picture may already be there.
   #aimed(step) {
+    mark(this.overlay, "data-busy", this.transport.busy);
     this.bar.point(step);
     this.charts.aim(step, this.#valuesAt(step));
   }
@@ -247,6 +248,7 @@ export class ReplayPage extends Part {
 
   #overlay(step, place, row) {
     mark(this.overlay, "data-step", this.transport.within ? step : "");
+    mark(this.overlay, "data-busy", this.transport.busy);
     const words = [`step ${count(step)}`];
     if (!this.transport.within) words.splice(0, 1, "another episode");
     else if (step === 0) words.push("after the reset");
