@@ -27,6 +27,7 @@ from gymnasium import logger
 
 from plugins.events import Keep, SessionStarted
 from plugins.recorder.camera import BY_HAND, CLOSED, Camera, Rule
+from plugins.recorder.derived import has_own
 from plugins.recorder.describe import in_words, plain_arguments, script_label, versions
 from plugins.recorder.home import find_home
 from plugins.recorder.line import warn
@@ -152,16 +153,14 @@ class Filming(CameraOwner):
 
     def _set_out(self, order: Order, about: SessionStarted, agents: Sequence[str] = ("agent_0",)) -> None:
         """Have recorded nothing yet."""
-        self.recorded_frames: list[Any] = []
-        """Always empty: a frame is compressed and on its way as soon as it is captured."""
         self.render_history: list[Any] = []
         self._video_name: str | None = None
         self._take_order(order, about, agents)
         self._rule: Rule | None = None
         """By which our own rules begin or end a recording at the moment; None: a user does."""
         self._because = ""
-        self._captured = 0
-        """Pictures of the running recording, as RecordVideo would count them."""
+        self._waits_for_reset = self._stops_itself or self._frames_stay or has_own(type(self), "reset")
+        """Whether an ended episode's recording does: a derived class ends it, or goes on with it, there."""
         self._step_seconds = 0.0
         self._episode = -1
         """The last episode that the telemetry was told of."""
@@ -175,32 +174,21 @@ class Filming(CameraOwner):
         if self.recording:
             self._stop(ANOTHER_BEGAN)
         self._video_name = video_name
-        self._captured = 0
-        self._untold = None
         with self._guarded():
-            camera = self._ready()
-            if camera is not None:
-                camera.begin(
-                    self._rule or BY_HAND,
-                    path=camera.path(self.video_folder, self.name_prefix, video_name),
-                    fps=usable_rate(self.frames_per_sec),
-                    frames=None if self.video_length == math.inf else int(self.video_length) + 1,
-                    episode=max(self._episode, 0),
-                )
+            self._begin_recording()
 
     def stop_recording(self) -> None:
-        """Stop the running recording. When you call it, it waits for the video (unless `wait=False`)."""
+        """Stop the running recording. When you call it, it waits for the video (unless `wait=False`).
+
+        So it does where a derived class calls it, in its place, at the end of any recording.
+        """
         assert self.recording, "stop_recording was called, but no recording was started"
         with self._guarded():
-            camera = self._camera
-            assert camera is not None
-            path = camera.path(self.video_folder, self.name_prefix, self._video_name or "")
-            if not camera.end_recording(self._because, path):
-                warn("Ignored saving a video as there were zero frames to save.", UserWarning)
+            self._end_recording()
         self._video_name = None
         if self.gc_trigger is not None and self.gc_trigger(self.episode_id):
             gc.collect()
-        if self._rule is None and self._order.wait:
+        if self._order.wait and (self._rule is None or self._stops_itself):
             self.flush()
 
     def _capture_frame(self) -> None:
@@ -231,8 +219,7 @@ class Filming(CameraOwner):
             self.render_history += frame
             frame = frame[-1]
         if type(frame) is np.ndarray or is_picture(frame):
-            self._captured += 1
-            tape.add(frame, self._step_seconds + perf_counter() - began if measured else 0.0)
+            self._add(frame, self._step_seconds + perf_counter() - began if measured else 0.0)
         else:
             self._stop(f"render() gave no array but {type(frame).__name__}")
             warn(
@@ -291,7 +278,7 @@ class Filming(CameraOwner):
         with self._guarded():
             self._tell_reset(camera, observation, info, seed, decision)
             if self.recording:
-                self._capture_frame()
+                self._film()
                 camera.show_reset()
                 self._stop_at_length()
 
@@ -314,7 +301,7 @@ class Filming(CameraOwner):
 
     def _over(self, camera: Camera, episode: Episode) -> None:
         """Behind the step that ended an episode."""
-        camera.episode_over(episode, seal=self.video_length == math.inf)
+        camera.episode_over(episode, seal=self.video_length == math.inf and not self._waits_for_reset)
 
     def _wind_up(self) -> None:
         """In `close`, behind the environment's own: seal everything, and wait for the videos."""
@@ -327,11 +314,34 @@ class Filming(CameraOwner):
 
     # Its parts -------------------------------------------------------------------------------------------------------
 
-    def _add(self, frame: Any, seconds: float) -> None:
+    def _film(self) -> None:
+        """Capture a picture; through `_capture_frame`, which a derived class may have itself."""
+        self._capture_frame()
+        self._take_over()
+
+    def _begin_recording(self) -> None:
+        self._captured = 0
+        self._untold = None
+        self._forget_frames()
+        camera = self._ready()
+        if camera is not None:
+            camera.begin(
+                self._rule or BY_HAND,
+                path=camera.path(self.video_folder, self.name_prefix, self._video_name or self.name_prefix),
+                fps=usable_rate(self.frames_per_sec),
+                frames=None if self.video_length == math.inf else int(self.video_length) + 1,
+                episode=max(self._episode, 0),
+            )
+
+    def _end_recording(self) -> None:
         camera = self._camera
-        assert camera is not None
-        self._captured += 1
-        camera.tape.add(frame, seconds)
+        if camera is None:
+            return
+        self._take_over()
+        self._forget_frames()
+        path = camera.path(self.video_folder, self.name_prefix, self._video_name) if self._video_name else ""
+        if not camera.end_recording(self._because, path):
+            warn("Ignored saving a video as there were zero frames to save.", UserWarning)
 
     def _add_rendered(self, rendered: Any) -> Any:
         """What `render()` gives its caller: where pictures are collected, all since his last call, each once."""

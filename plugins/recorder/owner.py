@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from plugins.recorder.camera import Camera
+from plugins.recorder.derived import has_own, reads_frames
 from plugins.recorder.home import HomeUnusable
 from plugins.recorder.line import warn
 from plugins.recorder.script import announce_root, script_in
@@ -24,6 +25,9 @@ class CameraOwner:
 
     _environments = 1
     """How many are in one picture, each with telemetry of its own."""
+
+    _STOP = "stop_recording"
+    """The method that ends a recording, and that a derived class may have itself."""
 
     def __new__(cls, *_arguments: Any, **_options: Any) -> Self:
         """Have an `orig_close` from the first moment.
@@ -47,12 +51,38 @@ class CameraOwner:
         self._camera: Camera | None = None
         self._training_step: int | None = None
         self._told_unusable = False
+        self.recorded_frames: list[Any] = []
+        """Empty: a frame is compressed and on its way as soon as it is captured.
+
+        What a derived class adds to it is taken over. Where one reads it, frames stay in it until the recording ends.
+        """
+        self._frames_stay = reads_frames(type(self))
+        self._frames_known = 0
+        """How many of `recorded_frames` are in the recording."""
+        self._captured = 0
+        """Pictures of the running recording, as the library's own would count them."""
+        self._stops_itself = has_own(type(self), self._STOP)
+        """A derived class does something at a recording's end, often with its file."""
 
     @property
     def recording(self) -> bool:
-        """Whether a recording is running."""
+        """Whether a recording is running. A derived class may set it, which begins or ends one."""
         camera = self._camera
         return camera is not None and camera.tape.open and not camera.line.off
+
+    @recording.setter
+    def recording(self, runs: bool) -> None:
+        with self._guarded():
+            if runs:
+                if not self.recording:
+                    self._begin_recording()
+            elif self._camera is None or not self.recording:
+                pass
+            elif self._frames_stay:
+                self._camera.drop_recording(f"{type(self).__name__} makes its videos itself")
+                self._forget_frames()
+            else:
+                self._end_recording()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the videos of all ended recordings of this environment stand, have failed, or cannot be made.
@@ -71,7 +101,46 @@ class CameraOwner:
             for stream in self._camera.streams:
                 stream.training_step = self._training_step
 
+    # What a wrapper says of itself -----------------------------------------------------------------------------------
+
+    def _begin_recording(self) -> None:
+        """Begin a recording by the name that it has been given."""
+        raise NotImplementedError
+
+    def _end_recording(self) -> None:
+        """End the running recording, if there is one."""
+        raise NotImplementedError
+
     # What the wrappers build on --------------------------------------------------------------------------------------
+
+    def _add(self, frame: Any, seconds: float) -> None:
+        """Add a picture to the running recording."""
+        camera = self._camera
+        assert camera is not None
+        self._captured += 1
+        camera.tape.add(frame, seconds)
+        if self._frames_stay:
+            self.recorded_frames.append(frame)
+            self._frames_known += 1
+
+    def _take_over(self) -> None:
+        """Add what a derived class has captured into `recorded_frames`."""
+        if not self.recorded_frames:
+            return
+        new = self.recorded_frames[self._frames_known :]
+        camera = self._camera
+        if camera is not None and self.recording:
+            for frame in new:
+                self._captured += 1
+                camera.tape.add(frame, 0.0)
+        if self._frames_stay:
+            self._frames_known = len(self.recorded_frames)
+        else:
+            self._forget_frames()
+
+    def _forget_frames(self) -> None:
+        self.recorded_frames = []
+        self._frames_known = 0
 
     def _ready(self) -> Camera | None:
         """The camera; a new one at the first reset, after a fork and after `close`. None: nothing is recorded."""

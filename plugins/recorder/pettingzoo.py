@@ -191,7 +191,7 @@ class ManyAgents(Filming):
         seconds = self._step_seconds
         if films:
             entered = perf_counter()
-            self._capture_frame()
+            self._film()
             clock = camera.line.meter.captured
             seconds += perf_counter() - entered
         shown = tape.shown() if films else NOTHING_SHOWN
@@ -199,7 +199,7 @@ class ManyAgents(Filming):
         if episode is not None and self._cast is not None:
             if self._take_in(self._cast, episode, turn, shown):
                 self._over(camera, episode)
-        elif was_over and tape.open:
+        elif was_over and tape.open and not self._waits_for_reset:
             camera.seal_soon()  # once more: the dead are being taken off
         clock.add(seconds)
         if films:

@@ -61,6 +61,8 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
     video_path: str
     """Where its video will be."""
 
+    _STOP = "_stop_recording"
+
     def __init__(
         self,
         venv: VecEnv,
@@ -123,11 +125,6 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         self.name_prefix = name_prefix
         self.step_id = 0
         self.video_length = video_length
-        self.recorded_frames: list[Any] = []
-        """Always empty: a frame is compressed and on its way as soon as it is captured.
-
-        Subclasses capture into this list as they do upstream; what they leave in it is taken over.
-        """
         self._environments = self.num_envs
         self._batch: Batch | None = None
         self._telling = False
@@ -136,8 +133,6 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         """By which a recording begins at the moment."""
         self._because: str | None = None
         """Why our own rules end a recording at the moment, or that it is complete; None: a user ends it."""
-        self._captured = 0
-        """Pictures of the running recording."""
         self._begun_at = -1
         """The step at which it began."""
         self._actions: Any = None
@@ -206,20 +201,6 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
 
     # What scripts read, call and override ----------------------------------------------------------------------------
 
-    @property
-    def recording(self) -> bool:
-        """Whether a recording is running. Setting it begins one for `video_path`, or ends it."""
-        camera = self._camera
-        return camera is not None and camera.tape.open and not camera.line.off
-
-    @recording.setter
-    def recording(self, runs: bool) -> None:
-        with self._guarded():
-            if runs:
-                self._open()
-            elif self._camera is not None:
-                self._seal(self._camera)
-
     def _video_enabled(self) -> bool:
         """Whether a recording is due."""
         return self.record_video_trigger(self.step_id)
@@ -259,11 +240,14 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         )
 
     def _stop_recording(self) -> None:
-        """End the running recording. When you call it, it waits for the video (unless `wait=False`)."""
+        """End the running recording. When you call it, it waits for the video (unless `wait=False`).
+
+        So it does where a derived class calls it, in its place, at the end of any recording.
+        """
         assert self.recording, "_stop_recording was called, but no recording was started"
-        self._take_over()
-        self.recording = False
-        if self._because is None and self._order.wait:
+        with self._guarded():
+            self._end_recording()
+        if self._order.wait and (self._because is None or self._stops_itself):
             self.flush()
 
     # Behind resets and steps -----------------------------------------------------------------------------------------
@@ -379,7 +363,7 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         finally:
             self._because = None
 
-    def _open(self) -> None:
+    def _begin_recording(self) -> None:
         camera = self._ready()
         if camera is None or not camera.has_room:
             return
@@ -387,6 +371,7 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
         self.video_path = camera.path(str(wanted.parent), self.name_prefix, wanted.stem)
         self.video_name = Path(self.video_path).name
         self._captured = 0
+        self._forget_frames()
         self._begun_at = self.step_id
         self._telling = True
         batch = self._batch
@@ -398,29 +383,18 @@ class VecVideoRecorder(CameraOwner, VecEnvWrapper):
             episode=0 if batch is None else batch.numbers[0] + 1,
         )
 
-    def _seal(self, camera: Camera) -> None:
-        if not camera.tape.open:
+    def _end_recording(self) -> None:
+        camera = self._camera
+        if camera is None or not camera.tape.open:
             return
+        self._take_over()
+        self._forget_frames()
         if self._because == ANOTHER_BEGAN and self._begun_at == self.step_id:
             camera.drop_recording("another recording of the same name began")
             return
         path = str(Path(self.video_path).absolute())  # it may have been given another name meanwhile
         if not camera.end_recording(self._because or "", path):
             warn("Ignored saving a video as there were zero frames to save.", UserWarning)
-
-    def _add(self, frame: Any, seconds: float) -> None:
-        camera = self._camera
-        assert camera is not None
-        self._captured += 1
-        camera.tape.add(frame, seconds)
-
-    def _take_over(self) -> None:
-        """Add what a subclass has captured."""
-        if self.recorded_frames:
-            frames, self.recorded_frames = self.recorded_frames, []
-            if self.recording:
-                for frame in frames:
-                    self._add(frame, 0.0)
 
     # Its parts -------------------------------------------------------------------------------------------------------
 

@@ -254,9 +254,16 @@ class RecordVideoVector(
 
     @property
     def recording(self) -> bool:
-        """Whether a recording is running; with `per_env`, whether any is."""
+        """Whether a recording is running; with `per_env`, whether any is. Setting it begins or ends one."""
         each = self._each
         return super().recording if each is None else each.recording
+
+    @recording.setter
+    def recording(self, runs: bool) -> None:
+        if self._each is None:
+            Filming.recording.fset(self, runs)  # type: ignore[attr-defined] # of the property
+        elif not runs:
+            self._each.end("")
 
     def start_recording(self, video_name: str) -> None:
         """Begin a recording for `{video_name}.mp4`; with `per_env`, one for each `{video_name}-env{i}.mp4`."""
@@ -417,7 +424,7 @@ class RecordVideoVector(
         """What a picture of now shows, where a recording runs."""
         if not camera.goes_on():
             return NOTHING_SHOWN
-        self._capture_frame()
+        self._film()
         return camera.tape.shown()
 
     def _begin(self, place: int, first: tuple[Any, Any], shown: Shown, seed: int | None = None) -> None:

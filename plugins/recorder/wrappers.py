@@ -223,7 +223,7 @@ class RecordVideo(  # upstream's bases and their order, behind what all of our w
         if fresh:
             self._begin_without_reset(camera, observation, info)
         if films:
-            self._capture_frame()
+            self._film()
             camera.line.meter.captured.add(perf_counter() - began)
         else:
             if telemetry.outbox.watched is not None and not fresh:

@@ -106,7 +106,7 @@ class State:
             case SessionStarted() as started:
                 self.labels[started.session] = started.label
             case SessionEnded() as ended:
-                self.ended[ended.session] = time.time()
+                self.ended[ended.session] = at
                 self.paused.discard(ended.session)
                 for worker in self._of_session(ended.session):
                     if worker.state in ("running", "paused"):
@@ -156,15 +156,18 @@ class State:
         worker.updated = moment.time
         return True
 
-    def forget_ended(self, home: Path) -> None:
-        """Leave out the workers of sessions that do not run any more."""
+    def forget_ended(self, home: Path) -> int:
+        """Leave out the workers of sessions that ended a while ago; how many those are."""
+        forgotten = []
         for session in {key.session for key in self.workers}:
             ended = self.ended.get(session)
-            if ended is None and not is_running(home, session):
-                self.ended[session] = ended = time.time()
+            if ended is None and not is_running(home, session):  # it was killed, and nobody has said so yet
+                ended = max(worker.updated for worker in self._of_session(session))
             if ended is not None and time.time() - ended > ENDED_SECONDS:
-                for key in [key for key in self.workers if key.session == session]:
-                    del self.workers[key]
+                forgotten += [key for key in self.workers if key.session == session]
+        for key in forgotten:
+            del self.workers[key]
+        return len(forgotten)
 
     def seed(self, rows: list[Worker], labels: dict[str, str]) -> None:
         """Begin with what the tables know."""
@@ -263,7 +266,7 @@ class Follower:
         self.position = reader.position
         if time.monotonic() - self._looked_at > SESSIONS_SECONDS:
             self._looked_at = time.monotonic()
-            await anyio.to_thread.run_sync(self.state.forget_ended, self.home)
+            self.changed += await anyio.to_thread.run_sync(self.state.forget_ended, self.home)
         self._read_at = time.monotonic()
         self.changed += came
         return came

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,11 @@ from stable_baselines3.common.vec_env.vec_video_recorder import VecVideoRecorder
 
 from stepreel import VecVideoRecorder
 from tests.end_to_end.homes import events, frames_of
-from tests.environments.bars import Bars
-from tests.sb3.vecs import batch, go, numbers_in, play
+from tests.environments.bars import Bars, shown
+from tests.sb3.vecs import batch, close, go, numbers_in, play
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 class Upstream(Theirs):  # type: ignore[misc, unused-ignore] # its base is Any where it is not installed
@@ -226,6 +226,42 @@ class StopsItself(VecVideoRecorder):
         self.recording = False
 
 
+class EncodesItself(VecVideoRecorder):
+    """As scripts do that have a copy of the library's method."""
+
+    def _stop_recording(self) -> None:
+        np.save(self.video_path.replace(".mp4", ".npy"), np.stack(self.recorded_frames))
+        self.recorded_frames = []
+        self.recording = False
+
+
+class Uploads(VecVideoRecorder):
+    """As scripts do that take the file behind the end of its recording."""
+
+    def _stop_recording(self) -> None:
+        super()._stop_recording()
+        assert Path(self.video_path).is_file()
+        self.uploaded = self.video_name
+
+
+def test_a_subclass_that_encodes_itself_has_the_frames_and_nobody_writes_beside_it(tmp_path: Path, home: Path) -> None:
+    env = EncodesItself(batch(50), tmp_path / "videos", lambda step: step == 0, 5)
+    play(env, 10)
+    close(env, home)
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["rl-video-step-0-to-step-5.npy"]
+    frames = np.load(tmp_path / "videos" / "rl-video-step-0-to-step-5.npy")
+    assert [shown(frame) for frame in frames] == [0, 1, 2, 3, 4, 5]
+    (discarded,) = events(home, "RecordingDiscarded")
+    assert discarded["why"] == "EncodesItself makes its videos itself"
+
+
+def test_a_subclass_that_takes_the_file_behind_the_end_finds_it(tmp_path: Path, home: Path) -> None:
+    env = Uploads(batch(50), tmp_path / "videos", lambda step: step == 0, 5)
+    play(env, 10)
+    assert env.uploaded == "rl-video-step-0-to-step-5.mp4"
+    env.close()
+
+
 def test_a_subclass_that_captures_itself_records_its_own_pictures(tmp_path: Path, home: Path) -> None:
     env = CapturesItself(batch(50), tmp_path / "videos", lambda step: step == 0, 5)
     play(env, 10)
@@ -242,7 +278,7 @@ def test_a_subclass_that_begins_and_ends_itself_has_its_own_names_and_lengths(tm
     assert not env.recording
     env.close()
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["own-name.mp4"]
-    assert numbers_in(tmp_path / "videos" / "own-name.mp4") == [(number,) for number in range(5)]
+    assert numbers_in(tmp_path / "videos" / "own-name.mp4") == [(number,) for number in range(4)]
 
 
 def test_a_subclass_that_only_says_that_it_does_not_record_any_more_ends_the_recording(

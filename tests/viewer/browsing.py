@@ -64,7 +64,9 @@ class Browser:
     @contextmanager
     def stream(self, after: int | None = None) -> Iterator[Stream]:
         address = self.url.replace("http", "ws") + "/ws"
-        with connect(address, additional_headers={"Cookie": self.cookie}, origin=Origin(self.url)) as socket:
+        with connect(
+            address, additional_headers={"Cookie": self.cookie}, origin=Origin(self.url), close_timeout=0.5
+        ) as socket:
             stream = Stream(socket)
             stream.say(type="subscribe", after=after)
             yield stream

@@ -129,6 +129,30 @@ def test_the_command_refuses_what_is_no_home_and_says_where_it_listens(tmp_path:
     assert done.stderr.startswith("192.0.2.1:0: ")
 
 
+def test_workers_of_sessions_that_ended_long_ago_are_left_out(recorded: Path) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from kernel.event import Event, Record
+    from plugins.events import WorkerStarted
+    from plugins.viewer.following import State
+
+    def heard(state: State, event: Event, ago: float) -> None:
+        state.take_in(Record(1, datetime.now(UTC) - timedelta(seconds=ago), "s", 1, event))
+
+    began = WorkerStarted(session=SESSION, worker=0, pid=1, env_id="CartPole-v1")
+    for events, left in (
+        ([(began, 500.0), (session_ended(), 400.0)], 0),
+        ([(began, 500.0), (session_ended(), 5.0)], 1),
+        ([(began, 500.0)], 0),  # killed, as nobody holds its lock
+        ([(began, 5.0)], 1),
+    ):
+        state = State()
+        for event, ago in events:
+            heard(state, event, ago)
+        state.forget_ended(recorded)
+        assert len(state.workers) == left
+
+
 def test_a_home_of_pipes_and_links_holds_up_nothing(recorded: Path) -> None:
     name = "20261122-062718-k3v9-q2xa81bc"
     spool = recorded / "spool" / name
