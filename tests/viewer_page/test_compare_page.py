@@ -1,0 +1,95 @@
+"""Compare in a real browser: several pictures, one clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.viewer_page.browsers import Site
+
+# Of each lane, the step it names and the one its picture shows; null while it is on its way.
+LANES = """() => [...document.querySelectorAll(".lane")].map((lane) => {
+    const video = lane.querySelector("video");
+    const {step, busy} = lane.querySelector(".overlay").dataset;
+    return busy === undefined && video.paused ? [Number(step), pictured(video)] : null;
+})"""
+ALL_ARE = """wanted => {
+    const lanes = (LANES)();
+    return lanes.length === wanted.length && lanes.every((lane, place) => lane?.[0] === wanted[place]);
+}""".replace("LANES", LANES)
+
+
+def path_of(site: Site, *episodes: tuple[str, int, int], **query: object) -> str:
+    ids = ",".join(f"{session}~{worker}~{episode}" for session, worker, episode in episodes)
+    return "&".join([f"/compare?ids={quote(ids, safe=',~')}", *(f"{key}={value}" for key, value in query.items())])
+
+
+def filmed(site: Site) -> list[tuple[str, int, int, int]]:
+    return site.asked(
+        "SELECT session, worker, episode, steps FROM episodes WHERE video_path IS NOT NULL ORDER BY steps"
+    )
+
+
+def settle(page: Page, *steps: int) -> None:
+    page.wait_for_function(ALL_ARE, arg=list(steps))
+    assert page.evaluate(LANES) == [[step, step] for step in steps]
+
+
+@pytest.mark.parametrize("align", ["step", "end"])
+def test_pictures_beside_each_other_are_of_the_steps_they_are_aligned_by(lengths: Site, align: str) -> None:
+    short, long = filmed(lengths)
+    assert (short[3], long[3]) == (60, 90)
+    ahead = 0 if align == "step" else 30
+    with lengths.page(path_of(lengths, short[:3], long[:3], align=align, step=40)) as page:
+        settle(page, 40 - ahead, 40)
+        page.keyboard.press("ArrowRight")
+        settle(page, 41 - ahead, 41)
+        page.keyboard.press("Shift+ArrowLeft")
+        settle(page, 31 - ahead, 31)
+        page.keyboard.press("End")
+        settle(page, 60, 90)
+        page.keyboard.press("Home")
+        settle(page, 0, 0)
+        for _ in range(3):
+            page.keyboard.press("Space")
+            page.wait_for_function(
+                "() => Number(document.querySelector('.compare .place').textContent.split(' ')[0]) % 90 > 5"
+            )
+            page.keyboard.press("Space")
+            page.wait_for_function("() => [...document.querySelectorAll('.lane video')].every((one) => one.paused)")
+            at = int((page.locator(".compare .place").text_content() or "").split()[0])
+            settle(page, min(60, max(0, at - ahead)), at)
+        chart = page.locator("step-chart .surface").first.bounding_box()
+        assert chart is not None
+        page.mouse.click(chart["x"] + chart["width"] * 0.8, chart["y"] + 40)
+        at = int((page.locator(".compare .place").text_content() or "").split()[0])
+        settle(page, min(60, at - ahead), at)
+        page.wait_for_function("at => location.search.endsWith(`step=${at}`)", arg=at)
+        page.reload()
+        page.wait_for_selector("compare-page[data-ready]")
+        settle(page, min(60, at - ahead), at)
+
+
+def test_two_sessions_are_paired_by_seed(lengths: Site) -> None:
+    with lengths.page("/compare") as page:
+        row = page.locator(".pairs tbody tr").first
+        assert row.locator("td").first.text_content() == "1"
+        assert "30" in (row.text_content() or "")
+        row.get_by_text("Side by side").click()
+        page.wait_for_selector("compare-page[data-ready] .lane")
+        assert page.locator(".lane header").all_inner_texts()[0].count("seed 1") == 1
+
+
+def test_the_pictures_side_by_side_are_had_as_one_video(lengths: Site) -> None:
+    short, long = filmed(lengths)
+    with lengths.page(path_of(lengths, short[:3], long[:3])) as page:
+        page.get_by_role("button", name="Export MP4").click()
+        with page.expect_download() as download:
+            page.locator("a.take").click()
+        assert download.value.suggested_filename.endswith(".mp4")
+        assert download.value.path().stat().st_size > 2000
