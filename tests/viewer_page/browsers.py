@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+"""The browser to look with, where one is installed."""
 TOKEN = "of-these-tests"  # noqa: S105 - of servers that are gone before anyone could use it
 FLAGS = [
     "--no-sandbox",  # tests run as root

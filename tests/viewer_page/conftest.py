@@ -1,4 +1,7 @@
-"""A browser, and homes to look at; made once for each process of the tests."""
+"""A browser, and homes to look at; made once for each process of the tests.
+
+Where no browser is installed these tests are left out, save in CI.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,13 @@ from tests.viewer_page.browsers import CHROMIUM, FLAGS, Site, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+LEFT_OUT = "tests/viewer_page is left out, as no browser is installed (apt-get install chromium)"
+
+if CHROMIUM is None and os.environ.get("CI") == "true":
+    raise pytest.UsageError("tests/viewer_page needs Chromium, which is not installed, and in CI it has to be")
+
+collect_ignore_glob = [] if CHROMIUM else ["*"]
 
 ENVIRONMENTS = Path(__file__).parent.parent / "environments"
 
@@ -47,6 +57,16 @@ fps = 23.976
 [plugins.runner.capture]
 every = 2
 """
+
+
+def pytest_report_header() -> list[str]:
+    """Where this folder is named on the command line; in a run of all tests, pytest finds this file later."""
+    return [] if CHROMIUM else [LEFT_OUT]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not CHROMIUM:
+        terminalreporter.write_line(LEFT_OUT)
 
 
 @pytest.fixture(scope="module")
