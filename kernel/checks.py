@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.checked import NotAsWritten, read_checked
 from kernel.event import Tagged
 from kernel.log import Log, first_seq, segments
 
@@ -147,7 +148,6 @@ class _Heard:
 
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_seal = msgspec.json.Decoder(_Seal).decode
-_decode_counts = msgspec.json.Decoder(dict[str, int]).decode
 _OURS = re.compile(r"\d{16}\.(jsonl|seal)|\d{16}\.\d+\.(torn|damaged)|trimmed\.json|reserve|\..*\.tmp")
 _SALVAGE = "Run `python -m kernel salvage {}`: it keeps the damaged bytes beside, and the rest stays readable."
 
@@ -214,6 +214,6 @@ def _strays(home: Path) -> Iterator[Finding]:
 
 def _trimmed_counts(home: Path) -> dict[str, int]:
     try:
-        return _decode_counts((home / "log" / "trimmed.json").read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
+        return read_checked(home / "log" / "trimmed.json", dict[str, int]) or {}
+    except NotAsWritten:
         return {}

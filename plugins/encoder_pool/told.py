@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kernel.checked import NotAsWritten, read_checked, write_checked
+from kernel.fail_points import fail_point
+from kernel.files import clear_up
 from kernel.log import last_seq
 from plugins.events import (
     ChunkSealed,
@@ -88,7 +90,8 @@ def begin(home: Path) -> bool:
 
     It is on disk before any recording can be sealed: to be called while no plugin is at work yet.
     """
-    is_first = not (home / "encoder.json").exists()
+    clear_up(home, NAME)
+    is_first = not (home / NAME).exists()
     if is_first:
         remember(home, last_seq(home))
     return is_first
@@ -97,7 +100,7 @@ def begin(home: Path) -> bool:
 def recall(home: Path, end: int) -> int:
     """The seq that was remembered; 0 where none was, or that is of another log than the one that ends here."""
     try:
-        remembered = read_checked(home / "encoder.json", _Remembered)
+        remembered = read_checked(home / NAME, _Remembered)
     except NotAsWritten:  # the log says it all again
         remembered = None
     return remembered.settled if remembered is not None and remembered.settled <= end else 0
@@ -105,4 +108,9 @@ def recall(home: Path, end: int) -> int:
 
 def remember(home: Path, settled: int) -> None:
     """Have the next start read on from here: a log of gigabytes takes its time."""
-    write_checked(home / "encoder.json", _Remembered(settled), lasting=True)
+    fail_point("encoder.remember.before")
+    write_checked(home / NAME, _Remembered(settled), lasting=True)
+    fail_point("encoder.remember.after")
+
+
+NAME = "encoder.json"

@@ -74,6 +74,10 @@ REACHED_IN = {
 """By the beginning of a point's name, the longest that fits, where a life comes to it; else in `telemetry`."""
 
 SILENT = {
+    ("kernel/checked.py", "write_checked"): "one write_whole, whose own points are there",
+    ("kernel/log.py", "_keep_beside"): "renames the last first: what a kill leaves of it, the next start finds",
+    ("kernel/salvage.py", "_as_sealed"): "two write_wholes; a kill between them leaves what the next salvage mends",
+    ("plugins/encoder_pool/jobs.py", "_remove_tree"): "between encoder.leave.renamed and .after",
     ("kernel/checks.py", "removal"): "a repair of check-home: one unlink",
     ("kernel/checks.py", "remove"): "the same",
     ("kernel/cli.py", "new"): "a plugin's file is a user's, outside of any home",
@@ -84,8 +88,7 @@ SILENT = {
     ("kernel/files.py", "reserve"): "holds room and says nothing; the next start holds it anew",
     ("kernel/files.py", "note"): "says whether it makes way, and means nothing when its process is gone",
     ("kernel/log.py", "_home_id"): "one write_whole, whose own points are there",
-    ("kernel/log.py", "_lock_home"): "makes the home's folder",
-    ("kernel/log.py", "_remember_trimmed"): "between log.trim.before and log.trim.remembered",
+    ("kernel/log.py", "lock_home"): "makes the home's folder",
     ("kernel/log.py", "refill_reserve"): "holds room, as files.reserve",
     ("kernel/log.py", "release_reserve"): "lets it go, and the next start holds it anew",
     ("kernel/log.py", "_undo"): "takes a write back that failed; a kill before it leaves a torn tail",
