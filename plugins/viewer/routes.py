@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -277,12 +278,10 @@ class Site:
 
     async def comparison_file(self, request: Request) -> Response:
         comparison = self._comparison(request)
-        if comparison.path is None:
+        if comparison.state != "ready":
             raise Wrong(404, "it is not ready")
-        folder = comparison.path.parent
-        descriptor = await anyio.to_thread.run_sync(open_file, folder, (), comparison.path.name, ".mp4")
         headers = {"Content-Disposition": attachment("side-by-side.mp4")}
-        return OpenFile(descriptor, request, FILE_TYPES[".mp4"], headers)
+        return OpenFile(os.dup(comparison.descriptor), request, FILE_TYPES[".mp4"], headers)
 
     def _comparison(self, request: Request) -> Comparison:
         found = self.workshop.comparisons.get(request.path_params["id"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import tempfile
 import threading
 from collections import OrderedDict
@@ -53,7 +52,8 @@ class Comparison(msgspec.Struct):
     id: str
     state: Literal["running", "ready", "failed"] = "running"
     error: str = ""
-    path: Path | None = None
+    descriptor: int = -1
+    """Of the finished file, which has no name any more: it goes with this process, however that ends."""
 
 
 class Workshop:
@@ -63,7 +63,6 @@ class Workshop:
         self.comparisons: OrderedDict[str, Comparison] = OrderedDict()
         self._strips: OrderedDict[str, bytes] = OrderedDict()
         self._turn = anyio.CapacityLimiter(1)
-        self._folder: str | None = None
         self._children: set[Child] = set()
         self._closing = threading.Event()
 
@@ -87,27 +86,22 @@ class Workshop:
             if oldest is None:
                 break
             del self.comparisons[oldest.id]
-            if oldest.path is not None:
-                oldest.path.unlink(missing_ok=True)
+            _close(oldest)
         return comparison
 
     async def compare(self, comparison: Comparison, sources: Sequence[Source], align: str) -> None:
         """Make the comparison. It says itself how that ended."""
         try:
-            comparison.path = await anyio.to_thread.run_sync(
-                self._compare, comparison.id, sources, align, limiter=self._turn
-            )
+            comparison.descriptor = await anyio.to_thread.run_sync(self._compare, sources, align, limiter=self._turn)
             comparison.state = "ready"
         except Wrong as wrong:
             comparison.state, comparison.error = "failed", wrong.sentence
 
     def close(self) -> None:
-        """Kill what is being made, and remove what was."""
+        """Kill what is being made."""
         self._closing.set()
         for child in list(self._children):
             child.kill()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     # In a thread -----------------------------------------------------------------------------------------------------
 
@@ -115,7 +109,7 @@ class Workshop:
         known = self._strips.get(name)  # whoever waited for the same strip finds it here
         if known is not None:
             return known
-        with tempfile.TemporaryDirectory(prefix="strip-", dir=self._own_folder()) as temporary:
+        with tempfile.TemporaryDirectory(prefix="stepreel-strip-") as temporary:
             folder = Path(temporary)
             self._copy(source, folder / "video.mp4")
             arguments = ffmpeg.strip_of(
@@ -124,15 +118,14 @@ class Workshop:
             self._run(arguments, folder)
             return (folder / "strip.jpg").read_bytes()
 
-    def _compare(self, name: str, sources: Sequence[Source], align: str) -> Path:
+    def _compare(self, sources: Sequence[Source], align: str) -> int:
         fps = max(source.fps for source in sources)
         rates = [fps if align == "step" else source.fps for source in sources]
         lengths = [source.frames / rate for source, rate in zip(sources, rates, strict=True)]
         seconds = max(lengths)
         if seconds > LONGEST_SECONDS:
             raise Wrong(413, f"videos of up to {LONGEST_SECONDS / 60:.0f} minutes are put side by side")
-        result = Path(self._own_folder()) / f"{name}.mp4"
-        with tempfile.TemporaryDirectory(prefix="sides-", dir=self._own_folder()) as temporary:
+        with tempfile.TemporaryDirectory(prefix="stepreel-sides-") as temporary:
             folder = Path(temporary)
             sides = []
             for place, (source, rate, length) in enumerate(zip(sources, rates, lengths, strict=True)):
@@ -140,7 +133,7 @@ class Workshop:
                 wait = seconds - length if align == "end" else 0.0
                 sides.append(ffmpeg.Side(file=f"{place}.mp4", fps=rate, wait_seconds=wait))
             self._run(ffmpeg.side_by_side(_executable(), sides, fps, seconds, "whole.mp4"), folder)
-            return (folder / "whole.mp4").replace(result)
+            return os.open(folder / "whole.mp4", os.O_RDONLY | os.O_CLOEXEC)
 
     def _run(self, arguments: list[str], folder: Path) -> None:
         child = Child()
@@ -170,10 +163,11 @@ class Workshop:
             with suppress(OSError):
                 os.close(descriptor)
 
-    def _own_folder(self) -> str:
-        if self._folder is None:
-            self._folder = tempfile.mkdtemp(prefix="stepreel-viewer-")
-        return self._folder
+
+def _close(comparison: Comparison) -> None:
+    descriptor, comparison.descriptor = comparison.descriptor, -1
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 def _executable() -> Path:

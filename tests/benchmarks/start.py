@@ -26,7 +26,7 @@ from plugins import catalogue
 from plugins.catalogue import Entry
 from plugins.events import Keep, StepRecorded
 from plugins.pruner import PrunerOptions
-from tests.benchmarks.bus import step
+from tests.benchmarks.streams import step
 from tests.faults.lives import Recorded, Served, parts, record, serve
 
 if TYPE_CHECKING:
