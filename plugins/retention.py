@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from kernel.files import write_whole
+from kernel.checked import NotAsWritten, read_checked, write_checked
+from kernel.files import clear_up
 from plugins.catalogue import Entry
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class LimitsInForce(msgspec.Struct, frozen=True, kw_only=True):
 def limits_in_force(home: Path) -> LimitsInForce | None:
     """The limits that the home's last pruner kept to; None where there was none."""
     try:
-        return _decode((home / NAME).read_bytes())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return read_checked(home / NAME, LimitsInForce)
+    except (OSError, NotAsWritten):
         return None
 
 
@@ -98,12 +99,11 @@ def asked_limits(home: Path) -> AskedLimits:
 
 def write_limits(home: Path, limits: LimitsInForce) -> None:
     """Say which limits are in force; it lasts when this returns."""
-    write_whole(home / NAME, msgspec.json.encode(limits) + b"\n", lasting=True)
+    clear_up(home, NAME)
+    write_checked(home / NAME, limits, lasting=True)
 
 
 NAME = "retention.json"
-
-_decode = msgspec.json.Decoder(LimitsInForce).decode
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,6 +104,8 @@ SILENT = {
     ("plugins/recorder/home.py", "_make"): "makes the home's folder",
     ("plugins/recorder/home.py", "_refuse_without_locks"): "makes a lock's file",
     ("plugins/recorder/home.py", "prepare_home"): "writes .gitignore, which may be missing",
+    ("plugins/recorder/live.py", "clear_moments"): "pictures of the moment, which go with the producer's folder",
+    ("plugins/recorder/live.py", "write_moments"): "the same",
     ("plugins/recorder/process.py", "_detach"): "writes to a pipe",
     ("plugins/recorder/process.py", "start"): "begins recorder.log anew, which may be lost",
     ("plugins/recorder/sb3.py", "__init__"): "makes a user's folder of videos, which upstream does",
