@@ -341,13 +341,15 @@ def stepping(place: Path, seen: set[int]) -> int:
 
 def encoder_of(kernel: int, killed: set[int]) -> int:
     """An ffmpeg at work; 0 where there is none."""
-    children = psutil.Process(kernel).children(recursive=True)
+    process = psutil.Process(kernel)
+    assert process.status() != psutil.STATUS_ZOMBIE, "the kernel has ended by itself"
+    children = process.children(recursive=True)
     return next((child.pid for child in children if child.pid not in killed and is_ffmpeg(child)), 0)
 
 
 def is_ffmpeg(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return "ffmpeg" in process.name()
+        return "ffmpeg" in process.name() and "-version" not in process.cmdline()  # as imageio-ffmpeg tries it out
     return False
 
 
