@@ -208,7 +208,8 @@ def check(home: Path, digests: list[str]) -> None:
     announced = {record.event.sha256 for record in read(home, VideoAvailable)}
     assert set(digests) <= announced, "somebody has read what was never a whole video"
     with suppress(OSError):
-        (home / "spool" / PRODUCER / "lock").unlink()
+        for name in ("lock", "producer.json"):
+            (home / "spool" / PRODUCER / name).unlink()
         (home / "spool" / PRODUCER).rmdir()  # these films have no collector
     findings = look(home)
     assert not findings, "\n".join(f"{each.place}: {each.wrong}" for each in findings)
