@@ -41,6 +41,9 @@ ACCELERATIONS = (1, 4, 16, 64)
 MEASURED = 4
 """Of so many frames it is measured of one how long compressing took, as measuring is a part of the cost."""
 
+JUDGED = 8
+"""After so many measured frames it is judged whether compressing is too dear."""
+
 MOST_PARTS = 64
 """An environment whose pictures change their size oftener in one recording is not recorded further."""
 
@@ -368,7 +371,7 @@ class Tape:
         self._packed += 1
         self._pack_seconds += pack_seconds
         self._packed_step_seconds += step_seconds
-        if self._packed < 32:
+        if self._packed < JUDGED:
             return
         dear = self._pack_seconds > COMPRESSION_BUDGET * self._packed_step_seconds
         if dear and self.acceleration < len(ACCELERATIONS) - 1:
