@@ -29,12 +29,16 @@ def write_whole(path: Path, content: bytes, *, lasting: bool) -> None:
     """
     beside = path.with_name(f".{path.name}.{_mine}.tmp")
     try:
-        with open(beside, "wb", opener=_open_regular) as file:
+        # By descriptor: a file object asks three times more of the system, and a script's thread that steps waits for
+        # each (see `plugins.recorder.spool`).
+        descriptor = _open_regular(os.fspath(beside), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
             fail_point("files.whole.begun")
-            file.write(content)
+            write_all(descriptor, content)
             if lasting:
-                file.flush()
-                os.fsync(file.fileno())
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         fail_point("files.whole.written")
         beside.replace(path)
     except OSError:

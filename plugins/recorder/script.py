@@ -132,6 +132,7 @@ def wait_for(watch: Watch, awaited: Sequence[Awaited], timeout_seconds: float | 
     """Wait for videos, with a line on stderr about it where it takes long."""
     began = time.monotonic()
     progress = _Progress()
+    watch.hurry()
     try:
         while left := sum(not (each.done or each.withdrawn) for each in awaited):
             waited = time.monotonic() - began
@@ -147,6 +148,7 @@ def wait_for(watch: Watch, awaited: Sequence[Awaited], timeout_seconds: float | 
         sys.stderr.write("stepreel: not waiting any longer; the videos that are left are finished all the same\n")
         raise
     finally:
+        watch.relax()
         progress.clear()
     return True
 

@@ -38,7 +38,7 @@ from kernel.checked import NotAsWritten, read_checked, write_checked
 from kernel.fail_points import fail_point
 from kernel.files import FileLock, acquire, is_folder, open_regular, sync_folder, write_all
 from plugins.events import CaptureSettings, Keep, Probe, StepTimes
-from plugins.recorder.frames import ChunkHeader, ChunkWriter, GrowingFile
+from plugins.recorder.frames import ChunkHeader, ChunkWriter, GrowingFile, checksum
 from plugins.recorder.live import Watched, Watching, clear_moments, together, write_moments
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def append_batch(path: Path, first_nth: int, events: Sequence[Event]) -> None:
 def pack_batch(first_nth: int, packed: Sequence[bytes]) -> bytes:
     """A batch of events that are msgpack already, as it stands in an event file."""
     body = b"".join((_NTH.pack(first_nth), _ARRAY.pack(0xDD, len(packed)), *packed))
-    return _BATCH.pack(len(body), crc32(body)) + body
+    return _BATCH.pack(len(body), checksum(body)) + body
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -373,7 +373,8 @@ class Outbox:
         if unsent > WAKE_BYTES and not self.awake:
             self.awake = True
             self.wake.put(None)  # a SimpleQueue's put never waits
-        return min(2, max(unsent // (self.memory_bytes + 1), self.spool_used_bytes // (self.spool_bytes + 1)))
+        in_spool = self.spool_used_bytes + unsent
+        return min(2, max(unsent // (self.memory_bytes + 1), in_spool // (self.spool_bytes + 1)))
 
 
 ITEM_BYTES = 100
@@ -639,7 +640,7 @@ class Writer:
             fail_point("spool.part.begun")
             self._films.add(film)
         if write.payloads:
-            film.writer.append(write.payloads)
+            film.writer.append(write.payloads, ends=write.seal)
             fail_point("spool.frames.after")
             self._count(sum(map(len, write.payloads)), len(write.payloads))
             write.payloads = []  # a seal that fails is tried again alone
@@ -748,7 +749,7 @@ class Writer:
 
 
 BUILDS = 3
-TICK_SECONDS = 0.025
+TICK_SECONDS = 0.04
 RETRY_SECONDS = 0.25
 CONTROL_SECONDS = 0.25
 SECOND = 1.0

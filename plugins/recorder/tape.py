@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 COMPRESSION_BUDGET = 0.05
 """LZ4 goes easier on the step when compressing takes more than this part of it."""
 
+CROWDED = 0.25
+"""Past this part of the memory for what waits for the disk, frames are made smaller again: the disk is what is dear."""
+
 ACCELERATIONS = (1, 4, 16, 64)
 """LZ4's acceleration, from the smallest frames to the fastest."""
 
@@ -373,9 +376,11 @@ class Tape:
         self._packed_step_seconds += step_seconds
         if self._packed < JUDGED:
             return
-        dear = self._pack_seconds > COMPRESSION_BUDGET * self._packed_step_seconds
-        if dear and self.acceleration < len(ACCELERATIONS) - 1:
-            self.acceleration += 1
+        outbox = self.line.producer.outbox
+        if outbox.unsent_bytes() > CROWDED * outbox.memory_bytes:
+            self.acceleration = max(0, self.acceleration - 1)
+        elif self._pack_seconds > COMPRESSION_BUDGET * self._packed_step_seconds:
+            self.acceleration = min(self.acceleration + 1, len(ACCELERATIONS) - 1)
         self._packed = 0
         self._pack_seconds = self._packed_step_seconds = 0.0
 

@@ -27,10 +27,14 @@ def small(value: Any, field: str, nonfinite: dict[str, str]) -> Any:
     # The common kinds first: 0.1 to 0.5 µs each (tests/recorder/test_values.py checks that both ways agree).
     kind = type(value)
     if kind is np.ndarray:
-        if value.ndim == 1 and value.dtype.char in "fd" and value.size <= SMALL_NUMBERS:
-            numbers = value.tolist()
-            if math.isfinite(sum(numbers)):
-                return numbers
+        size = value.size
+        if size <= SMALL_NUMBERS:
+            if value.ndim == 1 and value.dtype.char in "fd":
+                numbers = value.tolist()
+                if math.isfinite(sum(numbers)):
+                    return numbers
+        elif value.dtype.char == "B":  # a picture
+            return _summary(list(value.shape), "uint8", int(value.min()), int(value.max()))
     elif kind is int:
         if _LEAST_INT <= value <= _GREATEST_INT:
             return value
@@ -39,9 +43,28 @@ def small(value: Any, field: str, nonfinite: dict[str, str]) -> Any:
             return float(value)
     elif value is None or kind is bool:
         return value
-    elif kind is dict and not value:
-        return {}
+    elif kind is dict and _is_flat(value):
+        return value.copy()
     return _walked(value, field, nonfinite, _Walk(SMALL_NUMBERS, SMALL_TEXT, leaves=SMALL_NUMBERS, depth=8))
+
+
+def _is_flat(value: dict[Any, Any]) -> bool:
+    """Whether it is bounded and plain as it is, as most infos are."""
+    if len(value) > SMALL_NUMBERS:
+        return False
+    for key, item in value.items():
+        if type(key) is not str or len(key) > SMALL_NUMBERS or not key.isascii():
+            return False
+        kind = type(item)
+        if kind is int:
+            if not _LEAST_INT <= item <= _GREATEST_INT:
+                return False
+        elif kind is float:
+            if not math.isfinite(item):
+                return False
+        elif kind is not bool and item is not None:
+            return False
+    return True
 
 
 def everything(value: Any, field: str, nonfinite: dict[str, str]) -> Any:

@@ -15,6 +15,7 @@ from plugins import catalogue
 from plugins.recorder import weights_and_biases
 from plugins.recorder.line import warn
 from plugins.recorder.process import RecorderProcess
+from plugins.recorder.spool import spool_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
     from plugins.events import VideoAvailable
     from plugins.recorder.spool import Film
 
-TICK_SECONDS = 0.05
+TICK_SECONDS = 0.2
 """Between two looks while videos are awaited."""
+
+HURRIED_SECONDS = 0.05
+"""The same while somebody waits for them."""
+
+LOOKS = 4
+"""Of the awaited videos, so many are looked at in one tick, unless somebody waits. Where a thread steps meanwhile, each
+look costs it a wait for the interpreter's lock."""
 
 IDLE_SECONDS = 0.5
 """Between two looks at who serves the home."""
-
-LOOKS = 64
-"""Of the awaited videos, so many are looked at in one tick."""
 
 
 class Awaited:
@@ -56,6 +61,7 @@ class Watch:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._spool = spool_folder(home)
         self.served = RecorderProcess(home)
         self._awaited: list[Awaited] = []
         """To be looked at next."""
@@ -64,6 +70,7 @@ class Watch:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
+        self._hurried = False
         self._ended = False
 
     def start(self) -> None:
@@ -80,8 +87,19 @@ class Watch:
     def expect(self, awaited: Sequence[Awaited]) -> None:
         """Watch for these videos. Never waits: appending is all that the stepping thread does here."""
         self._open.update(awaited)
+        idle = not self._awaited
         self._awaited.extend(awaited)
+        if idle:
+            self._wake.set()
+
+    def hurry(self) -> None:
+        """Look at all of them and more often from now on, as somebody waits and does not step."""
+        self._hurried = True
         self._wake.set()
+
+    def relax(self) -> None:
+        """Nobody waits any more."""
+        self._hurried = False
 
     def open(self) -> list[Awaited]:
         """The videos that the script's end waits for."""
@@ -90,6 +108,7 @@ class Watch:
     def _run(self) -> None:
         next_look = 0.0
         while not self._ended:
+            self._wake.clear()
             try:
                 if time.monotonic() >= next_look:
                     self._look_after_process()
@@ -98,11 +117,10 @@ class Watch:
                 weights_and_biases.go_on()
             except Exception as error:  # noqa: BLE001 - whatever it is, training goes on, and the next look may succeed
                 self._tell(f"{self.home}: cannot be watched ({type(error).__name__}: {error})")
-            if self._awaited:
-                time.sleep(TICK_SECONDS)
-            else:
-                self._wake.clear()
+            if not self._awaited:
                 self._wake.wait(IDLE_SECONDS)
+            else:
+                self._wake.wait(HURRIED_SECONDS if self._hurried else TICK_SECONDS)
 
     def _look_after_process(self) -> None:
         trouble = self.served.look()
@@ -110,7 +128,7 @@ class Watch:
             self._tell(trouble)
 
     def _look_for_videos(self) -> None:
-        some = self._awaited[:LOOKS]
+        some = self._awaited[:] if self._hurried else self._awaited[:LOOKS]
         left = [awaited for awaited in some if not self._is_done(awaited)]
         self._open.difference_update(set(some).difference(left))
         # Those that are left go to the end, so that one that takes long does not hide the others.
@@ -122,8 +140,7 @@ class Watch:
             return True
         film = awaited.film
         recording = film.plan.recording
-        folder = self.home / "spool" / recording.rpartition("-")[0] / recording
-        if not film.folder_made or folder.exists():
+        if not film.folder_made or (self._spool / recording.rpartition("-")[0] / recording).exists():
             return False
         entry = catalogue.read(self.home, recording)
         try:

@@ -119,7 +119,9 @@ def _part(name: str, plugin: type[Plugin[Any]], options: Options) -> Part:
 
 async def _tell_when_running(kernel: Kernel, script: Script) -> None:
     await kernel.running.wait()
-    os.nice(NICE)  # no sooner: beside a busy script, a nice start would take seconds
+    # No sooner: beside a busy script, a nice start would take seconds. The group, not the process alone, as that would
+    # be this one of its threads.
+    os.setpriority(os.PRIO_PGRP, 0, NICE + os.getpriority(os.PRIO_PROCESS, 0))
     script.tell(Answer("at work"))
 
 

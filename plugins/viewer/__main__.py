@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,9 @@ def show(ready: Ready) -> None:
 
 
 def _tell(ready: Ready) -> None:
-    """For the plugin."""
-    sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
-    sys.stdout.flush()
+    """For the plugin; it may have ended by now, as a kernel does whose run was short."""
+    with suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), msgspec.json.encode(ready) + b"\n")
 
 
 def _tell_refusal(sentence: str) -> int:

@@ -49,12 +49,20 @@ def test_the_quickstart_records_every_fifth_of_forty_episodes(tmp_path: Path) ->
 
 
 def test_the_studio_runs_with_its_viewer_and_leaves_a_home_in_order(tmp_path: Path) -> None:
-    overrides = ("--set", "plugins.runner.episodes=5", "--set", "plugins.viewer.port=0")
-    code, _, err = run_kernel(CONFIGS / "studio.toml", *overrides, cwd=tmp_path)
+    overrides = ("--set", "plugins.runner.episodes=2000", "--set", "plugins.runner.capture.every=500")
+    code, _, err = run_kernel(CONFIGS / "studio.toml", *overrides, "--set", "plugins.viewer.port=0", cwd=tmp_path)
     assert code == 0, err
     assert "viewer: http://127.0.0.1:" in err
     assert "ssh -N -L" in err
     assert not (tmp_path / "runtime" / "data" / "stepreel.sqlite-wal").exists(), "the viewer left before the sink"
+    check_home(tmp_path / "runtime" / "data")
+
+
+def test_a_run_that_is_over_before_its_viewer_is_ready_ends_without_a_word_of_it(tmp_path: Path) -> None:
+    overrides = ("--set", "plugins.runner.episodes=2", "--set", "plugins.viewer.port=0")
+    code, _, err = run_kernel(CONFIGS / "studio.toml", *overrides, cwd=tmp_path)
+    assert code == 0, err
+    assert "Traceback" not in err
     check_home(tmp_path / "runtime" / "data")
 
 

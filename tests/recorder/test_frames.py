@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from plugins.recorder.frames import (
     ChunkReader,
     ChunkWriter,
     FrameRefused,
+    checksum,
     count_frames,
     layout_of,
     pack,
@@ -129,6 +131,24 @@ def test_what_is_no_picture_is_refused_with_the_reason(picture: Any, says: str) 
 def test_a_frame_of_another_size_is_refused() -> None:
     with pytest.raises(FrameRefused, match="one size"):
         pack(noise(4, 5, 3), layout_of(noise(4, 4, 3)))
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 5 * 1024, 5 * 1024 + 1, 10 * 1024, 256 * 1024, 256 * 1024 + 1])
+def test_a_checksum_is_the_crc32_whatever_the_size(size_bytes: int) -> None:
+    content = noise(1, max(1, size_bytes), 1).tobytes()[:size_bytes]
+    assert checksum(content) == zlib.crc32(content)
+
+
+def test_the_end_goes_with_the_last_frames_and_only_once(tmp_path: Path) -> None:
+    header = layout_of(noise(7, 5, 3))
+    frames = [noise(7, 5, 3, seed=place) for place in range(3)]
+    apart = ChunkWriter(tmp_path / "00000.part", header)
+    apart.append([pack(frame, header) for frame in frames])
+    together = ChunkWriter(tmp_path / "00001.part", header)
+    together.append([pack(frames[0], header)])
+    together.append([pack(frame, header) for frame in frames[1:]], ends=True)
+    assert apart.seal().read_bytes() == together.seal().read_bytes()
+    assert read_chunk(tmp_path / "00001.chunk") == [rgb(frame) for frame in frames]
 
 
 def test_higher_acceleration_gives_the_same_pictures(tmp_path: Path) -> None:

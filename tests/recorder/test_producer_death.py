@@ -89,7 +89,7 @@ def test_a_killed_producer_leaves_a_whole_prefix_and_loses_its_last_moment_at_mo
         kill_at_some_moment(home, random.uniform(0.05, 1.5))
         taken = [line.split() for line in (home / "side").read_text().splitlines()]
         folders = [path for path in (home / "spool").iterdir() if not path.name.startswith(".")]
-        if not folders:  # killed within its first 25 ms
+        if not folders:  # killed within its first 40 ms
             losses.append(float(taken[-1][1]) - float(taken[0][1]))
             continue
         (folder,) = folders

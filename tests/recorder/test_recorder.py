@@ -526,7 +526,7 @@ def test_past_the_spools_bound_frames_and_then_steps_are_dropped(tmp_path: Path,
     captured = recorder.line.meter.frames_dropped + len(producer.outbox.frames)
     assert captured
     other = tmp_path / "spool" / "somebody-else"
-    other.mkdir()
+    other.mkdir(parents=True)
     (other / "big").write_bytes(bytes(200_000))
     while not recorder.line.meter.steps_dropped:
         go_on()
@@ -718,6 +718,24 @@ def test_lz4_goes_easier_on_a_step_that_it_holds_up(producer: Producer) -> None:
         recorder.step(1, OBSERVATION, 1.0, False, False, {}, noisy_picture(step % 9), 1e-9)
     assert recorder.tape.acceleration == len(module.ACCELERATIONS) - 1
     recorder.close()
+
+
+def test_frames_are_made_smaller_again_where_the_disk_does_not_keep_up(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("no folder")  # so that nothing leaves memory
+    producer = Producer(tmp_path, "s", memory_bytes=10_000_000)
+    recorder = make(producer)
+    recorder.reset(OBSERVATION, {}, seed=None, episode=0)
+    recorder.capture_frame(noisy_picture(0))
+    most = 0
+    for step in range(3000):
+        recorder.step(1, OBSERVATION, 1.0, False, False, {}, noisy_picture(step), 1e-9)
+        most = max(most, recorder.tape.acceleration)
+    assert most == len(module.ACCELERATIONS) - 1
+    assert producer.outbox.unsent_bytes() > module.CROWDED * 10_000_000, "the test's frames are too few"
+    assert recorder.tape.acceleration == 0
+    recorder.close()
+    (tmp_path / "spool").unlink()
+    producer.close()
 
 
 # Threads and forks

@@ -223,6 +223,12 @@ def walked(value: Any) -> tuple[Any, dict[str, str]]:
         st.integers(),
         st.booleans(),
         npst.arrays(st.sampled_from([np.float32, np.float64, np.float16]), st.integers(0, 70)),
+        npst.arrays(np.uint8, npst.array_shapes(min_dims=1, max_dims=3, max_side=9)),
+        st.dictionaries(
+            st.one_of(st.text(max_size=70), st.integers()),
+            st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.just({}), st.just({"a": 1})),
+            max_size=70,
+        ),
         npst.from_dtype(np.dtype("f4")),
     )
 )
