@@ -205,12 +205,13 @@ def _check_frames(file: Path, video: VideoAvailable) -> Iterator[Finding]:
         yield Finding(str(file), "could not be decoded", str(refused))
         return
     try:
-        found = ffmpeg.decode(Child(), executable, file.parent, f"./{file.name}", stall_seconds=STALL_SECONDS)
+        child, name = Child(), f"./{file.name}"
+        frames = ffmpeg.count_decoded(child, executable, file.parent, name, stall_seconds=STALL_SECONDS)
     except Failed as failure:
         yield Finding(str(file), f"cannot be decoded: {failure}", "Please report it: it is as it was made.")
         return
-    if found.frames != video.frames:
-        wrong = f"shows {found.frames} frames where {video.frames} were announced"
+    if frames != video.frames:
+        wrong = f"shows {frames} frames where {video.frames} were announced"
         yield Finding(str(file), wrong, "Please report it: it is as it was made.")
 
 

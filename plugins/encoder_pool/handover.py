@@ -18,7 +18,7 @@ from kernel.fail_points import fail_point
 from kernel.files import is_name, sync_folder
 from plugins import catalogue
 from plugins.recorder.spool import made_here
-from plugins.video.ffmpeg import Video
+from plugins.video.mp4 import Video
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

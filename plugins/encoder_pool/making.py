@@ -15,6 +15,7 @@ from plugins.recorder.spool import RecordingPlan
 from plugins.video import ffmpeg
 from plugins.video.feed import Child, Failed, Hung, run
 from plugins.video.ffmpeg import Encoding
+from plugins.video.mp4 import Video, read_video
 from plugins.video.priority import Starved
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def make_segment(order: Order, child: Child, chunk: int) -> None:
     """Encode a chunk to a segment that stands, whole and checked, when this returns."""
     with _attempt(order.folder, "segment.mp4") as segment:
         frames = _encode(order, child, chunk, segment)
-        _check(order, child, segment, frames)
+        _check(order, segment, frames)
         fail_point("encoder.segment.before")
         segment.replace(jobs.segment_in(order.folder, chunk))
         fail_point("encoder.segment.after")
@@ -63,7 +64,7 @@ def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.
             thumbnail = (sealed.frames // 2, jpeg.name) if order.thumbnail else None
             _encode(order, child, 0, file, faststart=True, thumbnail=thumbnail, threads=order.threads)
             fail_point("encoder.video.encoded")
-            video = _check(order, child, file, sealed.frames)
+            video = _check(order, file, sealed.frames)
         else:
             fail_point("encoder.join.before")
             video = _join(order, child, sealed, file)
@@ -145,7 +146,7 @@ def _open(chunk: Path) -> ChunkReader:
         raise Hopeless(str(damage)) from None
 
 
-def _join(order: Order, child: Child, sealed: RecordingSealed, output: Path) -> ffmpeg.Video:
+def _join(order: Order, child: Child, sealed: RecordingSealed, output: Path) -> Video:
     segments = [jobs.segment_in(order.folder, chunk) for chunk in range(sealed.chunks)]
     # Nothing is seen to move in a join: it has the time that a slow disk takes to write the file and to move it.
     patience = order.stall_seconds + 2 * ffmpeg.handling_seconds(*segments)
@@ -154,17 +155,17 @@ def _join(order: Order, child: Child, sealed: RecordingSealed, output: Path) -> 
         arguments = ffmpeg.join(order.executable, listing.name, order.plan.fps, output.name)
         try:
             run(child, arguments, order.folder, None, stall_seconds=patience)
-            return _check(order, child, output, sealed.frames)
+            return _check(order, output, sealed.frames)
         except Hung:
             raise
         except Failed as failure:
             raise WrongJoin(str(failure)) from None
 
 
-def _check(order: Order, child: Child, file: Path, frames: int) -> ffmpeg.Video:
+def _check(order: Order, file: Path, frames: int) -> Video:
     if not file.exists():
         raise Failed(f"{order.executable} ended as if all were well, and wrote no file; is it an ffmpeg?")
-    video = ffmpeg.inspect(child, order.executable, order.folder, file.name, stall_seconds=order.stall_seconds)
+    video = read_video(file)
     if video.frames != frames:
         raise Failed(f"{frames} frames were captured, and the video holds {video.frames}")
     return video

@@ -19,6 +19,7 @@ import msgspec
 
 from kernel.plugin import Refused
 from plugins.video.feed import Child, Failed, run
+from plugins.video.mp4 import read_video
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,15 +57,6 @@ class Frames(msgspec.Struct, frozen=True, kw_only=True):
     fps: float
 
 
-class Video(msgspec.Struct, frozen=True, kw_only=True):
-    """What ffmpeg finds in a video file."""
-
-    codec: str
-    width: int
-    height: int
-    frames: int
-
-
 def find() -> Path:
     """The ffmpeg to use. Raises `Refused` where there is none."""
     for _ in range(3):  # it is tried out, and what runs for that may be killed like any other process
@@ -89,7 +81,7 @@ def probe(executable: Path, encoding: Encoding, *, thumbnail: bool) -> None:
             jpeg = (1, "probe.jpg") if thumbnail else None
             arguments = encode(executable, frames, encoding, "probe.mp4", faststart=True, thumbnail=jpeg)
             run(Child(), arguments, folder, [picture] * 3, stall_seconds=PROBE_SECONDS)
-            found = inspect(Child(), executable, folder, "probe.mp4", stall_seconds=PROBE_SECONDS)
+            found = read_video(folder / "probe.mp4")
     except Failed as failure:
         raise Refused(_refusal(executable, encoding, str(failure))) from None
     except OSError as error:
@@ -221,24 +213,15 @@ def exact(fps: float) -> Fraction:
     return max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
 
 
-def inspect(child: Child, executable: Path, folder: Path, file: str, *, stall_seconds: float) -> Video:
-    """Read every packet of the video and decode none. Raises `Failed` where there is no video to read."""
-    arguments = [str(executable), "-hide_banner", "-nostdin", "-i", file, "-map", "0:v", "-c", "copy", *_TO_NOWHERE]
-    return _found(child, arguments, folder, file, stall_seconds)
-
-
-def decode(child: Child, executable: Path, folder: Path, file: str, *, stall_seconds: float) -> Video:
-    """Decode every frame of the video. Raises `Failed` where one cannot be, or there is no video to read."""
+def count_decoded(child: Child, executable: Path, folder: Path, file: str, *, stall_seconds: float) -> int:
+    """Decode every frame of a video; how many there are. Raises `Failed` where one cannot be, or there is no video."""
     arguments = [str(executable), "-hide_banner", "-nostdin", "-xerror", "-i", file, "-map", "0:v"]
-    return _found(child, [*arguments, "-fps_mode", "passthrough", *_TO_NOWHERE], folder, file, stall_seconds)
-
-
-def _found(child: Child, arguments: list[str], folder: Path, file: str, stall_seconds: float) -> Video:
+    arguments += ["-fps_mode", "passthrough", "-f", "null", "-"]
     words = run(child, arguments, folder, None, stall_seconds=stall_seconds + handling_seconds(folder / file))
-    stream, counts = _STREAM.search(words), _COUNT.findall(words)
-    if stream is None or not counts:
+    counts = _COUNT.findall(words)
+    if not counts:
         raise Failed(f"{file} holds no video that ffmpeg can read: {words[-400:].strip()}")
-    return Video(codec=stream[1], width=int(stream[2]), height=int(stream[3]), frames=int(counts[-1]))
+    return int(counts[-1])
 
 
 def handling_seconds(*files: Path) -> float:
@@ -246,9 +229,7 @@ def handling_seconds(*files: Path) -> float:
     return sum(file.stat().st_size for file in files) / DISK_BYTES_PER_SECOND
 
 
-_STREAM = re.compile(r"Video: (\w+)\b.*?, (\d+)x(\d+)\b")
 _COUNT = re.compile(r"frame= *(\d+)")
-_TO_NOWHERE = ("-f", "null", "-")
 _QUIETLY = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-y")
 
 

@@ -107,7 +107,7 @@ async def test_an_encoder_that_starves_in_the_idle_class_begins_anew_and_costs_n
     monkeypatch.setattr("plugins.video.priority.STARVED_SECONDS", 0.3)
     available = await made(home, film(home, 20), EncoderPoolOptions(attempts=1))
     assert available.frames == 20
-    assert ["pipe:0" in line for line in lines_of(runs)] == [True, True, False]
+    assert ["pipe:0" in line for line in lines_of(runs)] == [True, True]
 
 
 async def test_one_failed_attempt_is_made_good(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,7 @@ GARBAGE = 'case "$*" in *rawvideo*) cat > /dev/null; head -c 5000 /dev/urandom >
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (f"{GARBAGE}\n{REAL}", "Invalid data"),
+        (f"{GARBAGE}\n{REAL}", "is no MP4"),
         ("exit 0", "stopped reading in the midst of the frames"),
         ("cat > /dev/null; exit 0", "ended as if all were well, and wrote no file"),
         ("kill -SEGV $$", "was killed by SIGSEGV"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from kernel.plugin import Refused
 from plugins.video import ffmpeg
 from plugins.video.feed import Child, Failed, run
+from plugins.video.mp4 import Video, read_video
 from tests.encoder_pool.films import bars, decode, described, shown, times
 
 if TYPE_CHECKING:
@@ -52,8 +54,7 @@ def test_the_file_says_how_its_colours_are_meant(tmp_path: Path) -> None:
 def test_odd_sizes_are_padded_by_one_pixel(tmp_path: Path) -> None:
     video = _encode(tmp_path, [bars(index, 161, 97) for index in range(5)])
     assert decode(video).shape == (5, 98, 162, 3)
-    found = ffmpeg.inspect(Child(), ffmpeg.find(), tmp_path, video.name, stall_seconds=15)
-    assert found == ffmpeg.Video(codec="h264", width=162, height=98, frames=5)
+    assert read_video(video) == Video(codec="h264", width=162, height=98, frames=5)
 
 
 def test_there_is_a_keyframe_every_second(tmp_path: Path) -> None:
@@ -89,10 +90,13 @@ def test_a_join_of_many_segments_keeps_every_frame_on_its_time(tmp_path: Path, f
     assert seen == [index / rate for index in range(7 * 150)]
 
 
-def test_a_file_that_is_no_video_is_said_to_be_none(tmp_path: Path) -> None:
+def test_decoding_counts_every_frame_and_refuses_what_is_no_video(tmp_path: Path) -> None:
+    video = _encode(tmp_path, [bars(index, 96, 64) for index in range(7)])
+    count = partial(ffmpeg.count_decoded, Child(), ffmpeg.find(), tmp_path, stall_seconds=15)
+    assert count(video.name) == 7
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(Failed, match="Invalid data"):
-        ffmpeg.inspect(Child(), ffmpeg.find(), tmp_path, "text.mp4", stall_seconds=15)
+        count("text.mp4")
 
 
 def test_under_backlog_only_the_x26x_encoders_have_a_faster_preset() -> None:

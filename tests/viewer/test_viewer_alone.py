@@ -82,8 +82,7 @@ def test_a_folder_that_cannot_be_written_is_only_shown(recorded: Path) -> None:
 
 
 def test_episodes_are_put_side_by_side(recorded: Path) -> None:
-    from plugins.video import ffmpeg
-    from plugins.video.feed import Child
+    from plugins.video.mp4 import read_video
 
     with served(recorded) as browser:
         ids = [f"{SESSION}~0~0", f"{SESSION}~0~1"]
@@ -95,7 +94,7 @@ def test_episodes_are_put_side_by_side(recorded: Path) -> None:
             done = browser.json(path)
             assert done["state"] == "ready", done
             (recorded.parent / "both.mp4").write_bytes(browser.get(done["file"]).content)
-            made = ffmpeg.inspect(Child(), ffmpeg.find(), recorded.parent, "both.mp4", stall_seconds=30)
+            made = read_video(recorded.parent / "both.mp4")
             assert (made.width, made.height, made.frames) == (1280, 480, 60)
         for wrong in ([], ids[:1], ids * 3, [f"{SESSION}~0~0", f"{SESSION}~0~9"], ["x", "y"]):
             assert browser.ask("POST", "/api/comparisons", {"ids": wrong}).status_code in (400, 404)
