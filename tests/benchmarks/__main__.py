@@ -28,7 +28,7 @@ BENCHMARKS: dict[str, Callable[[Scope], Iterator[Sample]]] = {
     "quality": suites.quality,
     "frames": suites.frames,
     "available": suites.available,
-    "unwatched": suites.unwatched,
+    "viewer": suites.viewer,
     "wrapper": wrapper.wrapper,
     "training": training.training,
     "bus": bus,

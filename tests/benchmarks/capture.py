@@ -16,7 +16,7 @@ from kernel.log import read
 from plugins.events import VideoAvailable
 from tests.benchmarks.loads import ENVIRONMENTS
 from tests.benchmarks.samples import BARE, Sample
-from tests.benchmarks.turn import SB3, Order, Played
+from tests.benchmarks.turn import RUNNERS, SB3, Order, Played
 from tests.benchmarks.videos import Quality, decoded, frames_in, in_order
 from tests.benchmarks.watching import python, watch
 from tests.environments.bars import shown
@@ -72,6 +72,8 @@ def take_turn(order: Order) -> dict[str, float]:
             "peak_mb": taken.peak_bytes / MEGABYTE,
             **{f"peak_mb_{kind}": peak / MEGABYTE for kind, peak in taken.peaks.items()},
         }
+        if order.contender in RUNNERS:
+            figures["pictures_watched"] = float(played.pictures_watched)
         if order.contender != BARE:
             figures |= videos_of(order, played, folder)
         return figures

@@ -49,7 +49,7 @@ def tables(results: Results) -> dict[str, list[Table]]:
         "quality": [*_quality(results)],
         "frames": [*_frames(results)],
         "available": [*_available(results)],
-        "unwatched": [*_unwatched(results)],
+        "viewer": [*_viewer(results)],
         "wrapper": [*_wrapper(results)],
         "training": [*_training(results)],
         "bus": [*_bus(results)],
@@ -194,11 +194,11 @@ def _available(results: Results) -> Iterator[Table]:
         )
 
 
-def _unwatched(results: Results) -> Iterator[Table]:
-    samples, without = results.of("unwatched"), results.of("unwatched", None, RUNNER)
+def _viewer(results: Results) -> Iterator[Table]:
+    samples, without = results.of("viewer"), results.of("viewer", None, RUNNER)
     if samples:
         yield _grid(
-            "CartPole-v1, 600×400, every episode captured by the runner",
+            "CartPole-v1, 600×400, four workers, every 20th episode captured",
             "÷ without the viewer",
             _by_contender(samples),
             [
@@ -206,6 +206,7 @@ def _unwatched(results: Results) -> Iterator[Table]:
                 ("until the last video stands", lambda mine: ratio(mine, without, "done_seconds")),
                 ("CPU", lambda mine: ratio(mine, without, "cpu_seconds")),
                 ("peak memory", lambda mine: ratio(mine, without, "peak_mb")),
+                ("pictures watched", _spread("pictures_watched")),
             ],
         )
 

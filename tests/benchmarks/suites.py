@@ -11,7 +11,7 @@ import msgspec
 from tests.benchmarks.capture import rounds
 from tests.benchmarks.loads import LOADS
 from tests.benchmarks.samples import BARE
-from tests.benchmarks.turn import RUNNER, SB3, UNWATCHED, Order
+from tests.benchmarks.turn import RUNNER, RUNNERS, SB3, Order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,8 @@ INLINE = ("imageio", "PyAV", "thread")
 SB3_IF_THERE = SB3 if find_spec("stable_baselines3") else ()
 LONG = (1_000, 50_000)
 """Steps of one episode."""
+VIEWER_SECONDS = 2.0
+"""So long does the viewer take until it is looked at."""
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,12 +172,23 @@ def available(scope: Scope) -> Iterator[Sample]:
         yield from scope.play("available", orders, scope.rounds)
 
 
-def unwatched(scope: Scope) -> Iterator[Sample]:
-    """Our runner with the viewer on and nobody who looks, beside the same without it."""
+def viewer(scope: Scope) -> Iterator[Sample]:
+    """Our runner with four workers: without the viewer, with nobody who looks, with four tiles watched, and so on."""
+    steps = 300 if scope.quick else scope.sparse_steps("cartpole") // 2
     for load in scope.loads_of("cartpole"):
         orders = [
-            (load, Order(load=load, contender=contender, steps=scope.steps(load)))
-            for contender in scope.contenders_of(RUNNER, UNWATCHED, quick=(RUNNER,))
+            (
+                load,
+                Order(
+                    load=load,
+                    contender=contender,
+                    envs=4,
+                    every=20,
+                    steps=steps,
+                    settle_seconds=0.0 if scope.quick else VIEWER_SECONDS,
+                ),
+            )
+            for contender in scope.contenders_of(*RUNNERS, quick=RUNNERS[:2])
             if contender == RUNNER or find_spec("plugins.viewer")
         ]
-        yield from scope.play("unwatched", orders, scope.rounds)
+        yield from scope.play("viewer", orders, scope.rounds)

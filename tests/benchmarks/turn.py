@@ -5,11 +5,15 @@ Plays the load with the contender around it, and leaves what it saw in the file 
 
 from __future__ import annotations
 
+import http.client
+import json
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from array import array
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +37,9 @@ RUNNER = "stepreel runner"
 """Our own environment runner, in worker processes."""
 UNWATCHED = "stepreel runner + viewer"
 """The same beside the viewer, at which nobody looks."""
+WATCHED = "stepreel runner + viewer, all tiles watched"
+UNREAD = "stepreel runner + viewer, who watches reads nothing"
+RUNNERS = (RUNNER, UNWATCHED, WATCHED, UNREAD)
 KERNEL_PLUGINS = {
     "collector": "plugins.collector:Collector",
     "encoder": "plugins.encoder_pool:EncoderPool",
@@ -61,6 +68,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Record a video first that does not count."""
     keep_pictures: bool = False
     """Leave what was captured in `pictures.npy`."""
+    settle_seconds: float = 0.0
+    """Of a runner: its pace counts from so long behind its first episode."""
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +85,8 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     """When each of the captured episodes ended: Unix times."""
     step_seconds: dict[str, float] = {}
     """Percentiles of the steps; and the longest call of the loop, be it a step or a reset."""
+    pictures_watched: int = 0
+    """That came to who watches live."""
 
 
 def play(env: gym.Env[Any, Any], order: Order, took: array[float]) -> tuple[list[float], float]:
@@ -190,17 +201,80 @@ def turn_of_runner(order: Order, folder: Path, mark: Callable[[str], None]) -> P
     home = folder / ".stepreel"
     (folder / "runner.toml").write_text(configuration(order, folder, home))
     mark("begin")
-    subprocess.run([sys.executable, "-m", "kernel", "runner.toml"], check=True)
-    began = min(record.event.time for record in read(home, EpisodeStarted))
+    looker = Looker(order.envs, reads=order.contender == WATCHED)
+    with subprocess.Popen(
+        [sys.executable, "-m", "kernel", "runner.toml"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("viewer: http") and order.contender in (WATCHED, UNREAD):
+                looker.open(line.split()[1])
+            sys.stderr.write(line)
+    looker.close()
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    began = min(record.event.time for record in read(home, EpisodeStarted)) + order.settle_seconds
     ends = sorted((record.event for record in read(home, EpisodeEnded)), key=lambda end: end.episode)
+    counted = [end for end in ends if end.time > began]
     loop_seconds = max(end.time for end in ends) - began
     return Played(
-        steps=sum(end.steps for end in ends),
+        steps=sum(end.steps for end in counted),
         loop_seconds=loop_seconds,
         done_seconds=max([loop_seconds, *(record.time.timestamp() - began for record in read(home, VideoAvailable))]),
         captured=sum(end.steps + 1 for end in ends if end.recording),
         ended=[end.time for end in ends if end.recording],
+        pictures_watched=looker.pictures,
     )
+
+
+class Looker:
+    """Looks at all tiles of the live page, as the page itself does; or asks for them, and then `reads` nothing."""
+
+    def __init__(self, tiles: int, *, reads: bool) -> None:
+        self.pictures = 0
+        """That came."""
+        self._tiles = tiles
+        self._reads = reads
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def open(self, url: str) -> None:
+        """Look, from now on."""
+        self._thread = threading.Thread(target=self._look, args=(url,))
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _look(self, url: str) -> None:
+        from websockets.exceptions import ConnectionClosed
+        from websockets.sync.client import connect
+        from websockets.typing import Origin
+
+        address, _, token = url.partition("/?token=")
+        opened = http.client.HTTPConnection(address.removeprefix("http://"))
+        opened.request("GET", f"/?token={token}")
+        cookie = str(opened.getresponse().headers["set-cookie"]).partition(";")[0]
+        with suppress(ConnectionClosed), connect(
+            f"{address.replace('http', 'ws')}/ws", additional_headers={"Cookie": cookie}, origin=Origin(address)
+        ) as page:  # fmt: skip
+            page.send(json.dumps({"type": "subscribe", "after": None}))
+            workers: list[str] = []
+            while len(workers) < self._tiles:
+                said = json.loads(page.recv())
+                workers = [worker["id"] for worker in said["workers"]] if said["type"] == "workers" else workers
+            page.send(json.dumps({"type": "watch", "workers": workers, "fps": 10}))
+            if not self._reads:
+                self._over.wait()
+            while self._reads:
+                received = page.recv()
+                if isinstance(received, bytes):
+                    self.pictures += 1
+                    header = json.loads(received[4 : 4 + int.from_bytes(received[:4], "little")])
+                    page.send(json.dumps({"type": "ack", "picture": header["picture"]}))
 
 
 def configuration(order: Order, folder: Path, home: Path) -> str:
@@ -211,7 +285,7 @@ def configuration(order: Order, folder: Path, home: Path) -> str:
     lines = [f'home = "{home}"']
     for name, use in KERNEL_PLUGINS.items():
         lines += [f"[plugins.{name}]", f'use = "{use}"']
-    if order.contender == UNWATCHED:
+    if order.contender in RUNNERS[1:]:
         lines += ["[plugins.viewer]", 'use = "plugins.viewer:Viewer"', "port = 0"]
     lines += [
         "[plugins.runner]",
@@ -231,7 +305,7 @@ def main() -> None:
     order, mark = msgspec.json.decode(sys.argv[1], type=Order), Mark(int(sys.argv[2]))
     warnings.simplefilter("ignore")
     gym.logger.min_level = gym.logger.ERROR
-    played = (turn_of_runner if order.contender in (RUNNER, UNWATCHED) else turn)(order, Path.cwd(), mark)
+    played = (turn_of_runner if order.contender in RUNNERS else turn)(order, Path.cwd(), mark)
     Path("turn.json").write_bytes(msgspec.json.encode(played))
     mark.close()
 
