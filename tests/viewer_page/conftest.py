@@ -124,6 +124,22 @@ def lengths(lengths_home: Path, browser: Browser) -> Iterator[Site]:
         yield Site(url, browser, lengths_home)
 
 
+@pytest.fixture(scope="session")
+def rates_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sessions of two filmed episodes each: of 60 steps at 20 pictures a second, and of 90 at 60."""
+    home = tmp_path_factory.mktemp("rates") / "home"
+    for length, fps in ((60, 20), (90, 60)):
+        environment = f"[plugins.runner.env_kwargs]\nlength = {length}\nfps = {fps}"
+        run(home, f"episodes = 2\nseed = 1\n{environment}\n[plugins.runner.capture]\nevery = 1")
+    return home
+
+
+@pytest.fixture(scope="module")
+def rates(rates_home: Path, browser: Browser) -> Iterator[Site]:
+    with served(rates_home) as url:
+        yield Site(url, browser, rates_home)
+
+
 SLOW = """
 workers = 2
 seed = 1

@@ -75,6 +75,35 @@ def test_pictures_beside_each_other_are_of_the_steps_they_are_aligned_by(lengths
         settle(page, min(60, at - ahead), at)
 
 
+def test_pictures_beside_each_other_are_of_the_time_they_are_aligned_by(rates: Site) -> None:
+    slow, _, quick, _ = filmed(rates)
+    with rates.page(path_of(rates, slow[:3], quick[:3], align="time", step=10)) as page:
+        settle(page, 10, 30)  # half a second
+        page.keyboard.press("ArrowRight")
+        settle(page, 11, 33)
+        page.keyboard.press("End")
+        settle(page, 60, 90)  # three seconds; the other was over after one and a half
+        page.get_by_label("Align").select_option("step")
+        page.wait_for_function("() => !location.search.includes('align')")
+        page.keyboard.press("Home")
+        page.keyboard.press("Shift+ArrowRight")
+        settle(page, 10, 10)
+
+
+def test_four_episodes_have_one_clock_and_each_can_be_left_out(rates: Site) -> None:
+    episodes = [episode[:3] for episode in filmed(rates)]
+    assert len(episodes) == 4
+    with rates.page(path_of(rates, *episodes, step=25)) as page:
+        settle(page, 25, 25, 25, 25)
+        page.keyboard.press("End")
+        settle(page, 60, 60, 90, 90)
+        page.locator(".lane").nth(1).get_by_role("button", name="Leave it out").click()
+        page.wait_for_function("() => document.querySelectorAll('.lane').length === 3")
+        page.keyboard.press("Home")
+        settle(page, 0, 0, 0)
+        assert page.url.count("%7E") == 6
+
+
 def test_two_sessions_are_paired_by_seed(lengths: Site) -> None:
     with lengths.page("/compare") as page:
         row = page.locator(".pairs tbody tr").first

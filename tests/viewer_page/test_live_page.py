@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.end_to_end.homes import events
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -123,3 +125,43 @@ def test_a_session_is_paused_goes_on_and_stops(slow_alone: Site) -> None:
         page.get_by_role("button", name="Stop…").click()
         page.locator("dialog .danger").click()
         assert slow_alone.until("SELECT outcome FROM sessions WHERE outcome IS NOT NULL") == [("stopped",)]
+
+
+def test_the_limits_that_are_asked_for_are_kept_to(slow_alone: Site) -> None:
+    standing = "SELECT recording FROM videos WHERE state = 'available'"
+    with slow_alone.page("/system") as page:
+        slow_alone.until(standing, 3)
+        toggle(page)
+        capture(page, "off", said="off")
+        page.get_by_label("Videos a session").fill("1")
+        page.get_by_role("button", name="Apply limits").click()
+        page.get_by_text("the pruner keeps to these limits").wait_for()
+        pruned = slow_alone.until("SELECT policy FROM videos WHERE state = 'pruned'", 2)
+        assert {policy for (policy,) in pruned} == {"max_videos_per_session"}
+        page.reload()
+        toggle(page)
+        page.wait_for_function("() => document.querySelector('[name=max_videos_per_session]')?.value === '1'")
+    assert [event["by"] for event in events(slow_alone.home, "RetentionAsked")] == ["viewer"]
+
+
+def test_all_videos_of_a_session_are_deleted_but_those_that_are_pinned(slow_alone: Site) -> None:
+    standing = "SELECT recording FROM videos WHERE state = 'available'"
+    with slow_alone.page("/episodes?video=available&sort=episode") as page:
+        slow_alone.until(standing, 3)
+        page.locator("virtual-table.episodes .row[aria-rowindex='2'] input").check()
+        page.get_by_role("button", name="Pin", exact=True).click()
+        ((pinned,),) = slow_alone.until("SELECT recording FROM videos WHERE pinned")
+        toggle(page)
+        capture(page, "off", said="off")
+        slow_alone.until("SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM videos WHERE state IN ('recording', 'sealed'))")
+        page.wait_for_function(
+            "count => document.querySelector('controls-drawer').textContent.includes(`${count} · `)",
+            arg=len(slow_alone.asked(standing)),
+        )
+        page.get_by_text("· 1 pinned").wait_for()
+        page.get_by_role("button", name="Delete all…").click()
+        page.locator("dialog .danger").click()
+        slow_alone.until(f"SELECT 1 WHERE NOT EXISTS ({standing} AND NOT pinned)")
+    assert slow_alone.asked(standing) == [(pinned,)]
+    gone = slow_alone.asked("SELECT DISTINCT policy, asked_by FROM videos WHERE state = 'pruned'")
+    assert gone == [("asked", "viewer")]
