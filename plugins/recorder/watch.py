@@ -131,9 +131,11 @@ class Watch:
         some = self._awaited[:] if self._hurried else self._awaited[:LOOKS]
         left = [awaited for awaited in some if not self._is_done(awaited)]
         self._open.difference_update(set(some).difference(left))
-        # Those that are left go to the end, so that one that takes long does not hide the others.
-        del self._awaited[: len(some)]
-        self._awaited.extend(left)
+        # The oldest are done first, as a rule; but where none of them was, one that takes long hides no others.
+        stuck = len(left) == len(some)
+        self._awaited[: len(some)] = [] if stuck else left
+        if stuck:
+            self._awaited.extend(left)
 
     def _is_done(self, awaited: Awaited) -> bool:
         if awaited.withdrawn or awaited.done:
