@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import threading
 from datetime import datetime
 from functools import cache
-from typing import Any, ClassVar, Generic, TypeVar, Union, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, dataclass_transform
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 E_co = TypeVar("E_co", covariant=True)
 
@@ -112,19 +116,22 @@ def decode_known(lines: bytes) -> list[Record[Event]] | None:
 def decode_record(line: bytes) -> Record[Event]:
     """Decode one line of a log file; an unknown or ill-typed event becomes an `UnknownEvent`. Raises `Damaged`."""
     try:
+        return _decode_record(line)
+    except RecursionError:
+        return _on_an_empty_stack(_decode_deep, line)
+
+
+def _decode_record(line: bytes) -> Record[Event]:
+    try:
         return _decoders()[0].decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
-    except RecursionError:
-        return _decode_deep(line)
     try:
         line.decode()  # msgspec passes by what it does not look into
         envelope = _envelope.decode(line)
         tag = _tagged.decode(envelope.event).type
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(str(error)) from None
-    except RecursionError:
-        return _decode_deep(line)
     return _unknown(envelope, tag, bytes(envelope.event))
 
 
@@ -188,7 +195,11 @@ def _decode_said(said: bytes) -> Event:
 
 
 def _decode_deep(line: bytes) -> Record[Event]:
-    """Decode a line whose event is nested more deeply than this stack can follow: it stays as it stands."""
+    """Decode a line whose event may be nested more deeply than any stack can follow: then it stays as it stands."""
+    try:
+        return _decode_record(line)
+    except RecursionError:
+        pass
     head, _, event = line.partition(b',"event":')
     tag = _TAG.match(event)
     try:
@@ -197,6 +208,25 @@ def _decode_deep(line: bytes) -> Record[Event]:
         return _unknown(_place.decode(head + b"}"), tag[1].decode(), event.removesuffix(b"}"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(str(error)) from None
+
+
+def _on_an_empty_stack(decode: Callable[[bytes], Record[Event]], line: bytes) -> Record[Event]:
+    """In a thread of its own: what a line is must not depend on how deep in calls its reader is."""
+    found: list[Record[Event] | Damaged] = []
+
+    def run() -> None:
+        try:
+            found.append(decode(line))
+        except Damaged as damage:
+            found.append(damage)
+
+    thread = threading.Thread(target=run, name="a deep line")
+    thread.start()
+    thread.join()
+    (record,) = found
+    if isinstance(record, Damaged):
+        raise record
+    return record
 
 
 def _unknown(place: _Place | Record[Any], tag: str, raw: bytes) -> Record[Event]:

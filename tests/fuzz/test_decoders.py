@@ -101,6 +101,24 @@ def test_an_event_is_read_or_refused_however_deep_it_is_nested(depth: int) -> No
             decode_batch(batch)
 
 
+@pytest.mark.parametrize("end", [b"", b"1,]"], ids=["whole", "broken"])
+def test_what_a_deep_line_is_does_not_depend_on_how_deep_its_reader_is(end: bytes) -> None:
+    head = b'{"seq":1,"time":"2026-11-22T06:27:18Z","source":"a","nth":1,"event":{"type":"X","value":'
+    line = head + b"[" * 600 + b"]" * 599 + end + b"]}}"
+
+    def read(calls: int) -> str:
+        if calls:
+            return read(calls - 1)
+        try:
+            return repr(decode_record(line))
+        except Damaged as damage:
+            return f"damaged: {damage}"
+
+    found = {read(calls) for calls in range(0, 600, 50)}
+    assert len(found) == 1
+    assert found.pop().startswith("damaged") == bool(end)
+
+
 @SOME
 @given(content=st.dictionaries(st.text(max_size=8), st.integers(0, 2**53) | st.text(max_size=20), max_size=5))
 def test_a_checked_file_says_what_was_written(content: dict[str, Any]) -> None:
