@@ -5,15 +5,11 @@ Plays the load with the contender around it, and leaves what it saw in the file 
 
 from __future__ import annotations
 
-import http.client
-import json
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from array import array
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +22,7 @@ from kernel.log import read
 from plugins.events import EpisodeEnded, EpisodeStarted, VideoAvailable
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.loads import LOADS, Load, Seen, make, player
+from tests.benchmarks.looker import Looker
 from tests.benchmarks.watching import Mark
 
 if TYPE_CHECKING:
@@ -225,56 +222,6 @@ def turn_of_runner(order: Order, folder: Path, mark: Callable[[str], None]) -> P
         ended=[end.time for end in ends if end.recording],
         pictures_watched=looker.pictures,
     )
-
-
-class Looker:
-    """Looks at all tiles of the live page, as the page itself does; or asks for them, and then `reads` nothing."""
-
-    def __init__(self, tiles: int, *, reads: bool) -> None:
-        self.pictures = 0
-        """That came."""
-        self._tiles = tiles
-        self._reads = reads
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def open(self, url: str) -> None:
-        """Look, from now on."""
-        self._thread = threading.Thread(target=self._look, args=(url,))
-        self._thread.start()
-
-    def close(self) -> None:
-        """Look no more."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _look(self, url: str) -> None:
-        from websockets.exceptions import ConnectionClosed
-        from websockets.sync.client import connect
-        from websockets.typing import Origin
-
-        address, _, token = url.partition("/?token=")
-        opened = http.client.HTTPConnection(address.removeprefix("http://"))
-        opened.request("GET", f"/?token={token}")
-        cookie = str(opened.getresponse().headers["set-cookie"]).partition(";")[0]
-        with suppress(ConnectionClosed), connect(
-            f"{address.replace('http', 'ws')}/ws", additional_headers={"Cookie": cookie}, origin=Origin(address)
-        ) as page:  # fmt: skip
-            page.send(json.dumps({"type": "subscribe", "after": None}))
-            workers: list[str] = []
-            while len(workers) < self._tiles:
-                said = json.loads(page.recv())
-                workers = [worker["id"] for worker in said["workers"]] if said["type"] == "workers" else workers
-            page.send(json.dumps({"type": "watch", "workers": workers, "fps": 10}))
-            if not self._reads:
-                self._over.wait()
-            while self._reads:
-                received = page.recv()
-                if isinstance(received, bytes):
-                    self.pictures += 1
-                    header = json.loads(received[4 : 4 + int.from_bytes(received[:4], "little")])
-                    page.send(json.dumps({"type": "ack", "picture": header["picture"]}))
 
 
 def configuration(order: Order, folder: Path, home: Path) -> str:
