@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+LEAST_LINE_BYTES = 64
+"""No record takes less."""
+
+
 def salvage(home: Path, say: Callable[[str], None] = lambda _line: None) -> int:
     """Put a record that says so in the place of each damaged or missing event, and return how many there were.
 
@@ -70,8 +74,9 @@ def _salvage_segment(path: Path, following: Path | None, nth: dict[str, int], sa
     lines = [line for line in damaged.split(b"\n") if line]
     seqs = [seq_of(line) for line in lines]
     for line, seq, next_seq in zip(lines, seqs, [*seqs[1:], 0], strict=True):
-        # A seq is believed where it fits its place or the one behind it goes on from it: it may itself be damaged.
-        if seq < expected or 0 < end <= seq or (seq != expected + len(passed) and next_seq != seq + 1):
+        # A seq may itself be damaged: it is believed where it fits its place, or the one behind it goes on from it.
+        fits = seq == expected + len(passed) or next_seq == seq + 1 or _may_be_missing(seq - expected, passed)
+        if seq < expected or 0 < end <= seq or not fits:
             lost.append(line)
             passed.append(line)
             continue
@@ -91,6 +96,11 @@ def _salvage_segment(path: Path, following: Path | None, nth: dict[str, int], sa
     missing = sum(isinstance(each, _Missing) for each in kept)
     say(f"{path}: {missing} events were damaged; what was left of them is kept beside, in a file named .damaged")
     return missing
+
+
+def _may_be_missing(count: int, passed: list[bytes]) -> bool:
+    """Whether so many records may have stood in these lines: a line end that has changed makes one line of two."""
+    return len(passed) < count <= sum(map(len, passed)) // LEAST_LINE_BYTES
 
 
 def _as_sealed(path: Path, say: Callable[[str], None]) -> bytes | None:

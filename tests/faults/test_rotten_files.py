@@ -146,6 +146,22 @@ def test_a_bit_that_changed_in_the_newest_segment_changes_no_other_record(tmp_pa
         assert sum(one != other for one, other in itertools.zip_longest(found, said)) <= 1 + (flipped.count(b"\n") < 80)
 
 
+def test_a_line_end_that_changed_before_the_last_line_costs_two_records_and_not_the_last(tmp_path: Path) -> None:
+    said = written(tmp_path, 80)
+    (path,) = segments(tmp_path / "log")
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:77], lines[77] + b"\x0b" + lines[78], *lines[79:]]))
+    with pytest.raises(HomeRefused, match="salvage"):
+        Log(tmp_path)
+    assert salvage(tmp_path) == 2
+    found = list(read(tmp_path))
+    assert [each.seq for each in found] == list(range(1, 81))
+    assert [each.nth for each in found if each.source == "a"] == list(range(1, 41))
+    assert [each.event for each in found][:77] == said[:77]
+    assert found[-1].event == said[-1]
+    assert {type(each.event) for each in found[77:79]} == {UnknownEvent}
+
+
 @pytest.mark.usefixtures("unsynced")
 def test_every_bit_that_changed_in_a_sealed_segment_is_noticed_and_set_right_again(tmp_path: Path, stride: int) -> None:
     pristine, home = tmp_path / "pristine", tmp_path / "home"
