@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -21,7 +21,7 @@ from plugins.viewer.ids import WorkerId, worker_id
 from plugins.viewer.pictures import LOOK_SECONDS, rate_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from starlette.websockets import WebSocket
 
@@ -37,6 +37,8 @@ AT_ONCE = 500
 STATE_SECONDS = 0.25
 TABLES_SECONDS = 0.5
 KERNEL_SECONDS = 1.0
+PATIENCE_SECONDS = 2.0
+"""A page that has not acknowledged a picture for so long does not look any more."""
 
 
 class Subscribe(msgspec.Struct, tag_field="type", tag="subscribe"):
@@ -68,7 +70,7 @@ class Stream:
         self.state_sent = -1
         self.notices: dict[str, bytes] = {}
         """Of each kind, the last that is to be sent."""
-        self._waiting: dict[WorkerId, int] = {}
+        self._waiting: dict[WorkerId, _Waiting] = {}
         """The picture of each worker that the page has not acknowledged."""
         self._sent: dict[WorkerId, int] = {}
 
@@ -84,9 +86,9 @@ class Stream:
             case Watch(workers=workers, fps=fps):
                 found = [worker_id(each) for each in workers[:MOST_TILES]]
                 self.wanted = {each: rate_of(fps) for each in found if each is not None}
-                self._waiting = {key: number for key, number in self._waiting.items() if key in self.wanted}
+                self._waiting = {key: each for key, each in self._waiting.items() if key in self.wanted}
             case Ack(picture=picture):
-                self._waiting = {key: number for key, number in self._waiting.items() if number > picture}
+                self._waiting = {key: each for key, each in self._waiting.items() if each.picture > picture}
 
     def picture(self, gallery: Gallery) -> bytes | None:
         """The next picture to be sent: the latest of a worker whose last one was acknowledged."""
@@ -95,9 +97,25 @@ class Stream:
                 continue
             picture, message = gallery.latest[worker]
             if self._sent.get(worker, 0) < picture.number:
-                self._waiting[worker] = self._sent[worker] = picture.number
+                self._sent[worker] = picture.number
+                self._waiting[worker] = _Waiting(picture.number, time.monotonic())
                 return message
         return None
+
+    def wants(self, now: float) -> Iterator[tuple[WorkerId, float]]:
+        """Which workers to show, and how fast. Who does not take what was sent costs the workers nothing more."""
+        for worker, fps in self.wanted.items():
+            waiting = self._waiting.get(worker)
+            if waiting is None or now - waiting.since < PATIENCE_SECONDS:
+                yield worker, fps
+
+
+class _Waiting(NamedTuple):
+    """A picture that was sent."""
+
+    picture: int
+    since: float
+    """By the monotonic clock."""
 
 
 class Streams:
@@ -266,8 +284,9 @@ class Streams:
 
     def _wanted(self) -> dict[WorkerId, float]:
         wanted: dict[WorkerId, float] = {}
+        now = time.monotonic()
         for stream in self._open:
-            for worker, fps in stream.wanted.items():
+            for worker, fps in stream.wants(now):
                 wanted[worker] = max(fps, wanted.get(worker, 0.0))
         return wanted
 

@@ -114,6 +114,22 @@ def test_a_page_that_stops_reading_changes_nothing_for_others(shared: Run) -> No
         assert heard <= 1
 
 
+def test_a_page_that_stops_reading_costs_nothing_until_it_reads_again(shared: Run) -> None:
+    worker = first_worker(shared)
+
+    def files() -> list[Path]:
+        return list((shared.home / "spool").glob("*/live-*.frame"))
+
+    until(lambda: not files())
+    with shared.browser.stream() as stream:
+        stream.say(type="watch", workers=[worker["id"]], fps=10)
+        header, _ = stream.first(lambda message: isinstance(message, tuple))
+        until(lambda: not files())
+        stream.say(type="ack", picture=header["picture"])
+        again, _ = stream.first(lambda message: isinstance(message, tuple))
+        assert again["picture"] > header["picture"]
+
+
 def test_events_resume_behind_a_seq_without_gap_or_repeat(shared: Run) -> None:
     with shared.browser.stream(after=0) as stream:
         first = stream.events(5)
