@@ -6,12 +6,9 @@ import re
 import threading
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, dataclass_transform
+from typing import Any, ClassVar, Generic, TypeVar, Union, dataclass_transform
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 E_co = TypeVar("E_co", covariant=True)
 
@@ -118,7 +115,7 @@ def decode_record(line: bytes) -> Record[Event]:
     try:
         return _decode_record(line)
     except RecursionError:
-        return _on_an_empty_stack(_decode_deep, line)
+        return _decode_on_an_empty_stack(line)
 
 
 def _decode_record(line: bytes) -> Record[Event]:
@@ -210,13 +207,13 @@ def _decode_deep(line: bytes) -> Record[Event]:
         raise Damaged(str(error)) from None
 
 
-def _on_an_empty_stack(decode: Callable[[bytes], Record[Event]], line: bytes) -> Record[Event]:
-    """In a thread of its own: what a line is must not depend on how deep in calls its reader is."""
+def _decode_on_an_empty_stack(line: bytes) -> Record[Event]:
+    """`_decode_deep` in a thread of its own: what a line is must not depend on how deep in calls its reader is."""
     found: list[Record[Event] | Damaged] = []
 
     def run() -> None:
         try:
-            found.append(decode(line))
+            found.append(_decode_deep(line))
         except Damaged as damage:
             found.append(damage)
 

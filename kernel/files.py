@@ -29,8 +29,8 @@ def write_whole(path: Path, content: bytes, *, lasting: bool) -> None:
     """
     beside = path.with_name(f".{path.name}.{_mine}.tmp")
     try:
-        # By descriptor: a file object asks three times more of the system, and a script's thread that steps waits for
-        # each (see `plugins.recorder.spool`).
+        # By descriptor: a file object asks three times more of the system, and another thread of the process, such as
+        # one that steps an environment, may have to wait at each.
         descriptor = _open_regular(os.fspath(beside), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             fail_point("files.whole.begun")

@@ -50,7 +50,7 @@ def make_segment(order: Order, child: Child, chunk: int) -> None:
     """Encode a chunk to a segment that stands, whole and checked, when this returns."""
     with _attempt(order.folder, "segment.mp4") as segment:
         frames = _encode(order, child, chunk, segment)
-        _check(order, segment, frames)
+        _check(segment, frames)
         fail_point("encoder.segment.before")
         segment.replace(jobs.segment_in(order.folder, chunk))
         fail_point("encoder.segment.after")
@@ -64,7 +64,7 @@ def make_video(order: Order, child: Child, sealed: RecordingSealed) -> handover.
             thumbnail = (sealed.frames // 2, jpeg.name) if order.thumbnail else None
             _encode(order, child, 0, file, faststart=True, thumbnail=thumbnail, threads=order.threads)
             fail_point("encoder.video.encoded")
-            video = _check(order, file, sealed.frames)
+            video = _check(file, sealed.frames)
         else:
             fail_point("encoder.join.before")
             video = _join(order, child, sealed, file)
@@ -155,16 +155,14 @@ def _join(order: Order, child: Child, sealed: RecordingSealed, output: Path) -> 
         arguments = ffmpeg.join(order.executable, listing.name, order.plan.fps, output.name)
         try:
             run(child, arguments, order.folder, None, stall_seconds=patience)
-            return _check(order, output, sealed.frames)
+            return _check(output, sealed.frames)
         except Hung:
             raise
         except Failed as failure:
             raise WrongJoin(str(failure)) from None
 
 
-def _check(order: Order, file: Path, frames: int) -> Video:
-    if not file.exists():
-        raise Failed(f"{order.executable} ended as if all were well, and wrote no file; is it an ffmpeg?")
+def _check(file: Path, frames: int) -> Video:
     video = read_video(file)
     if video.frames != frames:
         raise Failed(f"{frames} frames were captured, and the video holds {video.frames}")

@@ -98,7 +98,7 @@ class Watch:
         self._wake.set()
 
     def relax(self) -> None:
-        """Nobody waits any more."""
+        """One who waited does so no longer; another one who still does is told a little later."""
         self._hurried = False
 
     def open(self) -> list[Awaited]:

@@ -37,7 +37,11 @@ class Video(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_video(path: Path) -> Video:
     """The file's only video; all bytes of its frames are in the file. Raises `Failed` where that is not so."""
-    with open_regular(path) as file:
+    try:
+        file = open_regular(path)
+    except FileNotFoundError:
+        raise Failed("it ended as if all were well, and wrote no file; is it an ffmpeg?") from None
+    with file:
         index, media_bytes = b"", 0
         for kind, size_bytes in _boxes_of(file, path):
             if kind == b"moov":

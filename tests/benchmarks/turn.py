@@ -34,8 +34,8 @@ RUNNER = "stepreel runner"
 """Our own environment runner, in worker processes."""
 UNWATCHED = "stepreel runner + viewer"
 """The same beside the viewer, at which nobody looks."""
-WATCHED = "stepreel runner + viewer, all tiles watched"
-UNREAD = "stepreel runner + viewer, who watches reads nothing"
+WATCHED = "stepreel runner + viewer (all tiles watched)"
+UNREAD = "stepreel runner + viewer (who watches reads nothing)"
 RUNNERS = (RUNNER, UNWATCHED, WATCHED, UNREAD)
 KERNEL_PLUGINS = {
     "collector": "plugins.collector:Collector",

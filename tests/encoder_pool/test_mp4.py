@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kernel.plugin import Refused
 from plugins.video import ffmpeg
 from plugins.video.feed import Child, Failed, run
 from plugins.video.mp4 import Video, read_video
@@ -70,6 +71,14 @@ def test_a_video_whose_frames_are_not_all_there_is_none(tmp_path: Path) -> None:
     )
     with pytest.raises(Failed, match=r"short\.mp4 names frames of \d+ bytes, and holds \d+ bytes of them"):
         read_video(tmp_path / "short.mp4")
+
+
+def test_a_program_that_writes_nothing_is_no_ffmpeg_and_the_start_says_so(tmp_path: Path) -> None:
+    idle = tmp_path / "idle"
+    idle.write_text("#!/bin/sh\ncat > /dev/null\n")
+    idle.chmod(0o755)
+    with pytest.raises(Refused, match="wrote no file; is it an ffmpeg"):
+        ffmpeg.probe(idle, ffmpeg.Encoding(codec="libx264", crf=20, preset=""), thumbnail=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", b"\0\0\0\x08free", b"\0\0\0\x01mdat", b"\0\0\0\x10moovtrakxxxx"])

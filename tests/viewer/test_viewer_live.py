@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -41,6 +42,11 @@ def first_worker(run: Run) -> dict[str, Any]:
         return worker
 
 
+def live_files(run: Run) -> list[Path]:
+    """What producers render for those who look."""
+    return list((run.home / "spool").glob("*/live-*.frame"))
+
+
 def number_in(jpeg: bytes) -> int:
     return shown(simplejpeg.decode_jpeg(jpeg))
 
@@ -73,10 +79,7 @@ def test_a_picture_is_the_one_of_the_step_it_names_though_nothing_is_captured(sh
 
 def test_nobody_watching_costs_nothing_and_leaves_nothing(shared: Run) -> None:
     worker = first_worker(shared)
-
-    def files() -> list[Path]:
-        return list((shared.home / "spool").glob("*/live-*.frame"))
-
+    files = partial(live_files, shared)
     until(lambda: not files())
     with shared.browser.stream() as stream:
         stream.say(type="watch", workers=[worker["id"]], fps=10)
@@ -116,10 +119,7 @@ def test_a_page_that_stops_reading_changes_nothing_for_others(shared: Run) -> No
 
 def test_a_page_that_stops_reading_costs_nothing_until_it_reads_again(shared: Run) -> None:
     worker = first_worker(shared)
-
-    def files() -> list[Path]:
-        return list((shared.home / "spool").glob("*/live-*.frame"))
-
+    files = partial(live_files, shared)
     until(lambda: not files())
     with shared.browser.stream() as stream:
         stream.say(type="watch", workers=[worker["id"]], fps=10)
