@@ -349,15 +349,15 @@ class LogReader:
         """
         before, lines = self.position, self.read_lines()
         try:
-            return self._decode(lines)
+            return self._decode(lines, self.position - before)
         except Damaged as error:
             fault = _damaged(self._folder, f"an event behind {before}", str(error))
             self.close()
             self.position = before  # so that nobody who reads again passes it by
             raise fault from None
 
-    def _decode(self, lines: bytes) -> list[Record[Event]]:
-        """The records of the wanted types. Of others, no line is looked at that would raise `Damaged`."""
+    def _decode(self, lines: bytes, count: int) -> list[Record[Event]]:
+        """The records of the wanted types, of so many lines. No other line is looked at that would raise `Damaged`."""
         # Where most lines are wanted, decoding the others, too, costs less than looking for those: 1 µs a line.
         records = decode_known(lines) if self._wanted is None or self._mostly_wanted else None
         if records is None:
@@ -366,7 +366,7 @@ class LogReader:
             others = {kind for kind in {type(record.event) for record in records} if not issubclass(kind, self._types)}
             if others:
                 records = [record for record in records if type(record.event) not in others]
-        self._mostly_wanted = 2 * len(records) > lines.count(b"\n")
+        self._mostly_wanted = 2 * len(records) > count
         return records
 
     def read_lines(self) -> bytes:

@@ -24,7 +24,6 @@ from kernel.terminal import shown
 from plugins import catalogue
 from plugins.encoder_pool import handover, jobs, kept
 from plugins.encoder_pool.claims import Claims
-from plugins.encoder_pool.cores import spare_cores
 from plugins.encoder_pool.jobs import Failure, Job, Recording
 from plugins.encoder_pool.making import Hopeless, Order, WrongJoin, make_segment, make_video
 from plugins.encoder_pool.names import Names
@@ -44,6 +43,7 @@ from plugins.events import (
     VideoUnpinned,
 )
 from plugins.video import ffmpeg
+from plugins.video.cores import spare_cores
 from plugins.video.feed import Child, Failed
 from plugins.video.priority import Priority, lower_this_thread
 

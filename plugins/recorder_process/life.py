@@ -21,11 +21,11 @@ from kernel.runtime import Kernel, Outcome, StartRefused, check, run_until_signa
 from kernel.wiring import Part
 from plugins.collector import Collector, CollectorOptions
 from plugins.encoder_pool import EncoderPool, EncoderPoolOptions
-from plugins.encoder_pool.cores import spare_cores
 from plugins.pruner import Pruner, PrunerOptions
 from plugins.recorder.process import LOG_BYTES, Answer, read_life, write_life
 from plugins.recorder_process.attendance import Attendance, AttendanceOptions
 from plugins.sqlite_sink import SqliteSink, SqliteSinkOptions
+from plugins.video.cores import spare_cores
 
 if TYPE_CHECKING:
     from pathlib import Path

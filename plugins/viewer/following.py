@@ -48,7 +48,9 @@ KEPT_EVENTS = 5000
 TAIL_BYTES = 8 * 1024 * 1024
 """At least so much of the log's end is read first, where there is so much; a segment more at most."""
 FAR_BEHIND_BYTES = 64 * 1024 * 1024
-POLL_SECONDS = 0.1
+BLOCKS_AT_ONCE = 4
+"""MiB of the log, read before others have their turn."""
+POLL_SECONDS = 0.2
 FRESH_SECONDS = 0.3
 """What was read so short a time ago is new enough for a single question."""
 SESSIONS_SECONDS = 2.0
@@ -247,23 +249,22 @@ class Follower:
 
     async def _read_on(self) -> bool:
         came = False
-        if self._reader is None or await anyio.to_thread.run_sync(_far_behind, self._reader, self.home):
-            await self._begin()
-        assert self._reader is not None
-        reader = self._reader
-        while not self.trouble:
-            before = reader.position
+        at_end = False
+        while not self.trouble and not at_end:
             try:
-                records = await anyio.to_thread.run_sync(reader.read)
+                found = await anyio.to_thread.run_sync(_next, self._reader, self.home)
             except (HomeRefused, OSError) as failure:
                 self.trouble = str(failure)
                 break
+            if found is None:
+                await self._begin()
+                continue
+            records, at_end = found
             for record in records:
                 self._take_in(record)
             came = came or bool(records)
-            if reader.position == before:
-                break
-        self.position = reader.position
+        if self._reader is not None:
+            self.position = self._reader.position
         if time.monotonic() - self._looked_at > SESSIONS_SECONDS:
             self._looked_at = time.monotonic()
             self.changed += await anyio.to_thread.run_sync(self.state.forget_ended, self.home)
@@ -320,6 +321,22 @@ def _tail(home: Path) -> int:
         if size >= TAIL_BYTES:
             break
     return first_seq(path) - 1
+
+
+def _next(reader: LogReader | None, home: Path) -> tuple[list[Record[Event]], bool] | None:
+    """In a thread: what comes next, and whether that is all there is. None where there is too much to be read.
+
+    One call does much: to hand work to a thread costs as much as to read 100 events.
+    """
+    if reader is None or _far_behind(reader, home):
+        return None
+    records: list[Record[Event]] = []
+    for _ in range(BLOCKS_AT_ONCE):
+        before = reader.position
+        records += reader.read()
+        if reader.position == before:
+            return records, True
+    return records, False
 
 
 def _far_behind(reader: LogReader, home: Path) -> bool:

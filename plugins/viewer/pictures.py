@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import secrets
 import stat
 import time
@@ -16,6 +18,7 @@ import simplejpeg
 
 from plugins.events import SessionAsked, VideoAvailable
 from plugins.recorder.live import LARGEST_FILE, MOST_FPS, NoMoment, live_file, read_moment
+from plugins.video.cores import spare_cores
 from plugins.viewer.answers import Wrong
 from plugins.viewer.asking import BY
 from plugins.viewer.ids import WorkerId
@@ -36,7 +39,10 @@ LEASE_SECONDS = 20.0
 RENEW_SECONDS = 8.0
 SETTLE_SECONDS = 0.3
 """What pages watch may change so fast that asking at each change would flood the log."""
-LOOK_SECONDS = 0.05
+CROWDED_FPS = 5.0
+"""At most so many a second of each worker where more wants to run than there are cores: it is the steps that count."""
+LOOKS = 2
+"""In the time of a picture."""
 FIND_SECONDS = 0.5
 """Between two looks for the file of a worker that has none."""
 KEPT_BYTES = 32 * 1024 * 1024
@@ -93,6 +99,8 @@ class Gallery:
         self._files: dict[WorkerId, Path] = {}
         self._stamps: dict[WorkerId, tuple[int, int]] = {}
         self._look_again: dict[WorkerId, float] = {}
+        self._most_fps = MOST_FPS
+        self._most_fps_at = -math.inf
         self._asked: dict[str, tuple[list[int], float, float]] = {}
         """Of each session: the workers and the rate that were asked for, and when."""
         follower.listeners.add(self._hear)
@@ -107,6 +115,13 @@ class Gallery:
         """A picture that is still there."""
         picture = self._by_number.get(number)
         return picture if picture is not None and picture.worker == worker else None
+
+    def rate(self, fps: float) -> float:
+        """How fast a worker is shown that is to be shown so fast; the same for some seconds."""
+        now = time.monotonic()
+        if now - self._most_fps_at > RENEW_SECONDS:
+            self._most_fps, self._most_fps_at = CROWDED_FPS if _crowded() else MOST_FPS, now
+        return min(self._most_fps, max(0.5, fps))
 
     # While somebody watches ------------------------------------------------------------------------------------------
 
@@ -226,11 +241,15 @@ def jpeg_of(picture: NDArray[np.uint8]) -> tuple[bytes, int, int]:
     picture = picture[::stride, ::stride, :3] if stride > 1 else picture[:, :, :3]
     grey = picture.shape[2] == 1
     content: Any = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(picture), quality=QUALITY, colorspace="GRAY" if grey else "RGB", fastdct=True
+        np.ascontiguousarray(picture),
+        quality=QUALITY,
+        colorspace="GRAY" if grey else "RGB",
+        colorsubsampling="Gray" if grey else "420",  # as in the videos; half the time of 4:4:4
+        fastdct=True,
     )
     return content, picture.shape[1], picture.shape[0]
 
 
-def rate_of(fps: float) -> float:
-    """A rate that may be asked for."""
-    return min(MOST_FPS, max(0.5, fps))
+def _crowded() -> bool:
+    """Whether more wanted to run than there are cores, in the last minute."""
+    return os.getloadavg()[0] > spare_cores()

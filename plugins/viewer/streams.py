@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 from plugins.viewer.answers import Wrong
 from plugins.viewer.following import POLL_SECONDS
 from plugins.viewer.ids import WorkerId, worker_id
-from plugins.viewer.pictures import LOOK_SECONDS, rate_of
+from plugins.viewer.pictures import LOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ MOST_PAGES = 32
 AT_ONCE = 500
 """Events in one message."""
 STATE_SECONDS = 0.25
-TABLES_SECONDS = 0.5
+TABLES_SECONDS = 1.0
 KERNEL_SECONDS = 1.0
 PATIENCE_SECONDS = 2.0
 """A page that has not acknowledged a picture for so long does not look any more."""
@@ -85,7 +85,7 @@ class Stream:
                 self.seq = position if after is None else max(0, after)
             case Watch(workers=workers, fps=fps):
                 found = [worker_id(each) for each in workers[:MOST_TILES]]
-                self.wanted = {each: rate_of(fps) for each in found if each is not None}
+                self.wanted = {each: fps for each in found if each is not None}
                 self._waiting = {key: each for key, each in self._waiting.items() if key in self.wanted}
             case Ack(picture=picture):
                 self._waiting = {key: each for key, each in self._waiting.items() if each.picture > picture}
@@ -246,7 +246,7 @@ class Streams:
             fresh = set(await self._gallery.look(wanted))
             if fresh:
                 self._wake(lambda stream, fresh=fresh: not fresh.isdisjoint(stream.wanted))  # type: ignore[misc] # mypy knows no defaults of lambdas
-            await anyio.sleep(LOOK_SECONDS if wanted else POLL_SECONDS)
+            await anyio.sleep(1 / max(wanted.values()) / LOOKS if wanted else POLL_SECONDS)
 
     async def _look_at_tables(self) -> None:
         stamp, kernel_at = (0, 0), 0.0
@@ -287,7 +287,7 @@ class Streams:
         now = time.monotonic()
         for stream in self._open:
             for worker, fps in stream.wants(now):
-                wanted[worker] = max(fps, wanted.get(worker, 0.0))
+                wanted[worker] = max(self._gallery.rate(fps), wanted.get(worker, 0.0))
         return wanted
 
     def _wake(self, whom: Callable[[Stream], bool]) -> None:

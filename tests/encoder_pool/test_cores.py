@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from plugins.encoder_pool.cores import quota, spare_cores
+from plugins.video.cores import quota, spare_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def test_less_than_a_core_is_still_one_job(tmp_path: Path, share: str, monkeypat
     membership = _membership(tmp_path, "0::/")
     limit = quota(membership, tmp_path)
     assert limit < 1
-    monkeypatch.setattr("plugins.encoder_pool.cores.quota", lambda *_: limit)
+    monkeypatch.setattr("plugins.video.cores.quota", lambda *_: limit)
     assert spare_cores() == 1
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from functools import partial
@@ -13,6 +14,10 @@ import simplejpeg
 from kernel.event import KernelStopped
 from kernel.log import read
 from plugins.events import CaptureApplied, EpisodeStarted, SessionAsked, SessionEnded
+from plugins.viewer.asking import Asking
+from plugins.viewer.following import Follower
+from plugins.viewer.pictures import Gallery
+from plugins.viewer.tables import Tables
 from tests.environments.bars import shown
 from tests.viewer.browsing import CONFIG, Run, running_kernel, until
 
@@ -75,6 +80,18 @@ def test_a_picture_is_the_one_of_the_step_it_names_though_nothing_is_captured(sh
     kept = shared.browser.get(frames[0]["url"])
     assert number_in(kept.content) == frames[0]["step"]
     assert shared.browser.get(f"/api/live/{worker['id']}/frames/999999.jpg").status_code == 404
+
+
+@pytest.mark.parametrize(("load", "rate"), [(0.0, 10.0), (1000.0, 5.0)])
+def test_where_the_cores_are_taken_workers_show_half_as_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: float, rate: float
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    follower = Follower(tmp_path, Tables(tmp_path / "stepreel.sqlite"))
+    gallery = Gallery(tmp_path, follower, Asking(tmp_path), 5)
+    assert gallery.rate(10.0) == gallery.rate(1e9) == rate
+    assert gallery.rate(2.0) == 2.0
+    assert gallery.rate(0.0) == 0.5
 
 
 def test_nobody_watching_costs_nothing_and_leaves_nothing(shared: Run) -> None:
