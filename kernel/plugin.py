@@ -79,7 +79,7 @@ class Port(Protocol):
     def read(self, *types: type[E], after: int = 0) -> AsyncIterator[Record[E]]: ...
 
 
-class Handler(msgspec.Struct, frozen=True):
+class Handler(msgspec.Struct, frozen=True, eq=False):
     """A method that was marked with `on` or `on_batch`."""
 
     method: str
