@@ -42,6 +42,7 @@ from plugins.events import (
     VideoPruned,
     VideoUnpinned,
 )
+from plugins.recorder.spool import stepping
 from plugins.video import ffmpeg
 from plugins.video.cores import spare_cores
 from plugins.video.feed import Child, Failed
@@ -115,7 +116,7 @@ class EncoderPool(
         self._names = Names(self.home)
         self._claims = Claims()
         self._limiter = anyio.CapacityLimiter(2)
-        self._priority = Priority()
+        self._priority = Priority(partial(stepping, self.home))
         # Of its own, as who gives way gives way for good.
         self._feeders = ThreadPoolExecutor(self.jobs, "encoder", initializer=lower_this_thread)
         try:

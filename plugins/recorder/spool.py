@@ -118,6 +118,16 @@ def made_here(folder: Path) -> bool:
     return is_folder(folder) and about is not None and about.lock == (status.st_ino, status.st_ctime_ns)
 
 
+def stepping(home: Path) -> list[int]:
+    """The process ids of a home's producers, as they say; one that is dead may be somebody else's by now."""
+    found = []
+    for file in spool_folder(home).glob("*/producer.json"):
+        with suppress(OSError, NotAsWritten):
+            about = read_checked(file, ProducerFile)
+            found += [about.pid] if about is not None else []
+    return found
+
+
 def spool_folder(home: Path) -> Path:
     """Where the producers of a home leave their folders."""
     return home / "spool"

@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
-from plugins.video.priority import Hunger, Priority, lower
+from plugins.video.priority import LOOK_SECONDS, Idler, Priority, lower, on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 PIPE_BYTES = 1 << 20
 WORDS_BYTES = 1 << 16
-LOOK_SECONDS = 0.25
-"""While one waits for an ffmpeg in the idle class, it is looked so often whether that gets on."""
 
 
 class Failed(Exception):
@@ -107,9 +105,11 @@ def run(
     """
     fed = frames is not None
     idle = child.priority if fed and child.priority is not None and child.priority.idle else None
+    cores = set() if idle is None else idle.cores()
     with (
+        on(cores),
         child.started(arguments, folder, fed=fed, idle=idle is not None) as process,
-        _Pipes(process, stall_seconds, None if idle is None else Hunger(process.pid, idle)) as pipes,
+        _Pipes(process, stall_seconds, None if idle is None else Idler(process.pid, idle, cores)) as pipes,
     ):
         # Where it closes its input too early, its exit code and its words tell why.
         took_all = all(pipes.write(frame) for frame in frames or ())
@@ -130,10 +130,10 @@ def run(
 class _Pipes:
     """The pipes to and from one ffmpeg, neither of which may block."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stall_seconds: float, hunger: Hunger | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stall_seconds: float, idler: Idler | None) -> None:
         self.words = bytearray()
-        self._hunger = hunger
-        self._longest_select = math.inf if hunger is None else LOOK_SECONDS
+        self._idler = idler
+        self._longest_select = math.inf if idler is None else LOOK_SECONDS
         self._stall_seconds = stall_seconds
         self._stdin = process.stdin
         assert process.stderr is not None
@@ -187,8 +187,8 @@ class _Pipes:
         began = time.monotonic()
         left = deadline - began
         ready = {key.fd for key, _ in self._selector.select(min(max(left, 0), self._longest_select))}
-        if self._hunger is not None:
-            self._hunger.waited(time.monotonic() - began)
+        if self._idler is not None:
+            self._idler.waited(time.monotonic() - began)
         if self._stderr.fileno() in ready:
             self._listen()
             if self._listening:

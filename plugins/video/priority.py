@@ -4,6 +4,10 @@ An encoder begins in the system's idle class (Linux), where it runs on what nobo
 let finish its slice, some milliseconds, before a stepping thread that wakes up has its core back. Where all cores are
 busy, the idle class is next to nothing, and an unprivileged process cannot be raised from it again: such an encoder is
 killed, its work begins anew at nice 10, and for a while nothing more is tried in the idle class.
+
+Even so each thread that begins on a core is let run there until the clock's next tick (4 ms), whatever its class, and
+an ffmpeg is seven threads. So in the idle class it stays off the cores where somebody was stepping when it began, and
+so does who feeds it.
 """
 
 from __future__ import annotations
@@ -11,13 +15,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 NICE = 10
 STARVED_SECONDS = 2.0
 """An encoder that waited for the processor for so long, and was given less than `STARVED_SHARE` of it, is starved."""
 STARVED_SHARE = 0.2
+LOOK_SECONDS = 0.25
+"""While an encoder in the idle class is waited for, it is looked so often whether it gets on, and where others step."""
 NICE_SECONDS = 60.0
 """For so long nothing is tried in the idle class, once somebody starved there."""
 
@@ -27,32 +37,45 @@ class Starved(Exception):
 
 
 class Priority:
-    """How the encoders of one pool run at the moment."""
+    """How the encoders of one pool run at the moment. `steppers` gives the ids of the processes that step."""
 
-    def __init__(self) -> None:
+    def __init__(self, steppers: Callable[[], Iterable[int]] = tuple) -> None:
         self._nice_until = 0.0
+        self._steppers = steppers
 
     @property
     def idle(self) -> bool:
         """Whether an encoder that begins now begins in the idle class."""
         return hasattr(os, "SCHED_IDLE") and time.monotonic() >= self._nice_until
 
+    def cores(self) -> set[int]:
+        """Where an encoder in the idle class may run: where nobody is stepping just now, or anywhere."""
+        allowed = os.sched_getaffinity(os.getpid())  # of the first thread, as feeding threads are kept to some
+        return allowed - {_core_of(pid) for pid in self._steppers()} or allowed
+
     def prefer_nice(self) -> None:
         """Take note that somebody starved in the idle class."""
         self._nice_until = time.monotonic() + NICE_SECONDS
 
 
-class Hunger:
-    """How much of the processor an encoder in the idle class was given while its input waited for it."""
+class Idler:
+    """An encoder in the idle class, as who feeds it sees it: whether it gets on, and which cores they run on."""
 
-    def __init__(self, pid: int, priority: Priority) -> None:
+    def __init__(self, pid: int, priority: Priority, cores: set[int]) -> None:
+        self._pid = pid
         self._priority = priority
-        self._stat = Path(f"/proc/{pid}/stat")
+        self._cores = cores
+        """Where both run now."""
+        self._look_at = time.monotonic() + LOOK_SECONDS
         self._waited_seconds = 0.0
         self._used_before = self._used_seconds()
 
     def waited(self, seconds: float) -> None:
         """Take note that its input waited. Raises `Starved`, and tells the pool, where it does not get on."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._move()
         self._waited_seconds += seconds
         if self._waited_seconds < STARVED_SECONDS:
             return
@@ -62,13 +85,37 @@ class Hunger:
             raise Starved
         self._waited_seconds, self._used_before = 0.0, used
 
+    def _move(self) -> None:
+        """Go where nobody steps now: who did so may have ended, and left a core."""
+        cores = self._priority.cores()
+        if cores != self._cores:
+            self._cores = cores
+            with suppress(OSError):  # it is gone
+                os.sched_setaffinity(0, cores)
+                for_each_thread(self._pid, lambda thread: os.sched_setaffinity(thread, cores))
+
     def _used_seconds(self) -> float:
         """Processor time of all its threads; infinite where it is gone, which is no hunger."""
         try:
-            fields = self._stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            fields = _stat(self._pid)
         except (FileNotFoundError, ProcessLookupError):
             return float("inf")
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def on(cores: set[int]) -> Iterator[None]:
+    """Keep this thread, and what it starts, to these cores; none: to those that it may run on anyway."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    with suppress(OSError):  # they were taken from us just now
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def lower(pid: int, *, idle: bool) -> None:
@@ -78,16 +125,31 @@ def lower(pid: int, *, idle: bool) -> None:
         os.setpriority(os.PRIO_PGRP, pid, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
     if idle:
         with suppress(OSError):  # it is gone, or a thread of its is
-            _put_into_idle_class(pid)
+            for_each_thread(pid, lambda thread: os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0)))
 
 
-def _put_into_idle_class(pid: int) -> None:
+def for_each_thread(pid: int, do: Callable[[int], None]) -> None:
+    """Do something to each thread of a process that those which it begins inherit."""
     done: set[str] = set()
-    # Again, as a thread may have begun another one before its turn came; afterwards all begin as they are now.
+    # Again, as a thread may have begun another one before its turn came.
     while threads := {path.name for path in Path(f"/proc/{pid}/task").iterdir()} - done:
         for thread in threads:
-            os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+            do(int(thread))
         done |= threads
+
+
+def _core_of(pid: int) -> int | None:
+    """The core that a process's first thread is running on; None where it runs on none just now."""
+    try:
+        fields = _stat(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[36]) if fields[0] == "R" else None
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of a process's `stat` from the third one on, which is its state."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
 def lower_this_thread() -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from plugins.video.feed import Child, Failed, Hung, run
-from plugins.video.priority import STARVED_SECONDS, STARVED_SHARE, Hunger, Priority, Starved
+from plugins.video.priority import STARVED_SECONDS, STARVED_SHARE, Idler, Priority, Starved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FRAME = bytes(300_000)
@@ -111,6 +113,78 @@ def test_fed_it_runs_in_the_idle_class_where_a_pool_says_so(tmp_path: Path) -> N
         assert (tmp_path / "said").read_text() == f"{expected}\n"
 
 
+@pytest.fixture
+def stepper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that steps all the time, on one core of at least two."""
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("takes two cores")
+    busy = f"import os; os.sched_setaffinity(0, {{{max(allowed)}}}); print(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_in_the_idle_class_it_stays_off_the_cores_where_somebody_steps(
+    tmp_path: Path, stepper: subprocess.Popen[bytes]
+) -> None:
+    allowed = os.sched_getaffinity(0)
+    script = "import os, sys; sys.stdin.buffer.read(); print(os.sched_getaffinity(0))"
+    fed_on = []
+
+    def frames() -> Iterator[bytes]:
+        for _ in range(20):
+            fed_on.append(os.sched_getaffinity(0))
+            yield FRAME
+
+    arguments = _shell(f"exec {sys.executable} -c '{script}' > said")
+    # For a moment it may not run, where all cores are busy: then it is in nobody's way just now.
+    _until(lambda: Priority(lambda: [stepper.pid]).cores() == allowed - {max(allowed)})
+    _until(lambda: _said(tmp_path, arguments, frames(), [stepper.pid]) == str(allowed - {max(allowed)}))
+    assert allowed - {max(allowed)} in fed_on, "who feeds it, too"
+    assert os.sched_getaffinity(0) == allowed
+    assert _said(tmp_path, arguments, frames(), []) == str(allowed)
+    stepper.kill()
+    stepper.wait()
+    assert Priority(lambda: [stepper.pid]).cores() == allowed, "it is gone"
+
+
+def test_it_takes_the_core_of_one_who_steps_no_more(tmp_path: Path, stepper: subprocess.Popen[bytes]) -> None:
+    allowed = os.sched_getaffinity(0)
+    script = "import os, sys\nwhile sys.stdin.buffer.read(1000000): pass\nprint(os.sched_getaffinity(0))"
+    (tmp_path / "slow.py").write_text(script)
+    priority = Priority(lambda: [stepper.pid])
+
+    def frames() -> Iterator[bytes]:
+        for number in range(10_000):
+            if number == 20:
+                stepper.kill()
+                stepper.wait()
+            if number > 20 and os.sched_getaffinity(0) == allowed:
+                return
+            yield FRAME
+
+    _until(lambda: priority.cores() != allowed)
+    arguments = _shell(f"exec {sys.executable} slow.py > said")
+    with ThreadPoolExecutor(1) as feeders:  # as in a pool: what the first thread may run on is what all may
+        feeders.submit(run, Child(priority), arguments, tmp_path, frames(), stall_seconds=60).result()
+    assert (tmp_path / "said").read_text() == f"{allowed}\n"
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _said(folder: Path, arguments: list[str], frames: Iterator[bytes], steppers: list[int]) -> str:
+    run(Child(Priority(lambda: steppers)), arguments, folder, frames, stall_seconds=60)
+    return (folder / "said").read_text().strip()
+
+
 def test_one_that_starves_in_the_idle_class_is_ended_and_the_next_runs_at_nice_10(tmp_path: Path) -> None:
     """Stopped, it is given no more of the processor than on a machine whose cores are all busy."""
     priority = Priority()
@@ -122,15 +196,15 @@ def test_one_that_starves_in_the_idle_class_is_ended_and_the_next_runs_at_nice_1
 
 def test_it_counts_as_starved_by_the_processor_time_that_it_was_given_while_its_input_waited() -> None:
     priority = Priority()
-    hunger = Hunger(os.getpid(), priority)
+    idler = Idler(os.getpid(), priority, priority.cores())
     enough = time.process_time() + STARVED_SECONDS * STARVED_SHARE * 1.5
     while time.process_time() < enough:
         pass
-    hunger.waited(STARVED_SECONDS)
+    idler.waited(STARVED_SECONDS)
     assert priority.idle
-    hunger.waited(STARVED_SECONDS / 2)
+    idler.waited(STARVED_SECONDS / 2)
     with pytest.raises(Starved):
-        hunger.waited(STARVED_SECONDS / 2)
+        idler.waited(STARVED_SECONDS / 2)
 
 
 def _nice() -> Priority:

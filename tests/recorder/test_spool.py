@@ -35,6 +35,7 @@ from plugins.recorder.spool import (
     new_session_id,
     pack_batch,
     read_batches,
+    stepping,
 )
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ def test_a_producers_folder_says_whose_it_is_and_is_locked(tmp_path: Path, produ
     assert [path.name for path in (tmp_path / "spool").iterdir()] == [producer.id], "the temporary name is gone"
     about = msgspec.json.decode((folder / "producer.json").read_bytes(), type=ProducerFile)
     assert (about.producer, about.session, about.pid) == (producer.id, producer.session, os.getpid())
+    assert stepping(tmp_path) == [os.getpid()]
+    (folder / "producer.json").write_text("{")
+    assert not stepping(tmp_path)
     assert said() == [pin("a")]
     try_lock = (
         "import sys; from pathlib import Path; from kernel.files import acquire; "
