@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 THUMBNAIL_WIDTH = 320
 STRIP_WIDTH = 160
 SIDE_HEIGHT = 480
+KEYFRAME_SECONDS = 2
+"""A player that seeks decodes so much at most. At 1 s, textured pictures take twice the bytes."""
 PROBE_SECONDS = 30.0
 DISK_BYTES_PER_SECOND = 10_000_000
 """As slow as a disk may be before reading or joining a file counts as hung."""
@@ -126,7 +128,7 @@ def encode(
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{frames.width}x{frames.height}"),
         *("-framerate", f"{fps}", "-i", "pipe:0"),
         *("-map", "0:v", "-vf", _picture(frames), "-fps_mode", "passthrough"),
-        *("-c:v", encoding.codec, "-threads", str(threads), "-g", str(max(1, round(fps)))),
+        *("-c:v", encoding.codec, "-threads", str(threads), "-g", str(max(1, round(KEYFRAME_SECONDS * fps)))),
     ]
     if encoding.codec == "libx264":
         arguments += ["-profile:v", "high"]
@@ -168,7 +170,7 @@ def thumbnail_of(executable: Path, video: str, at_seconds: float, output: str) -
 def strip_of(executable: Path, video: str, output: str, *, frames: int, fps: float, tiles: int) -> list[str]:
     """Make a JPEG of so many pictures of a video, evenly over its time, side by side."""
     rate = exact(tiles * fps / max(1, frames))
-    seek = frames > 4 * tiles * fps  # a keyframe a second: with several to each picture, no other need be decoded
+    seek = frames > 4 * tiles * fps * KEYFRAME_SECONDS  # several keyframes to each picture: no other need be decoded
     tile = f"scale={STRIP_WIDTH}:-2:flags=area:out_range=pc,format=yuvj420p"
     whole = f"fps={rate},{tile},tpad=stop={tiles}:stop_mode=clone,tile={tiles}x1"
     return [

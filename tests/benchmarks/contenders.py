@@ -89,6 +89,7 @@ class InlinePyAV(Captured):
         from av.codec.context import ThreadType
 
         from plugins.encoder_pool.options import EncoderPoolOptions
+        from plugins.video.ffmpeg import KEYFRAME_SECONDS
 
         ours = EncoderPoolOptions()
         self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
@@ -96,7 +97,7 @@ class InlinePyAV(Captured):
             ours.codec, rate=self.fps, options={"preset": ours.preset, "crf": str(ours.crf), "profile": "high"}
         )
         stream.pix_fmt = "yuv420p"
-        stream.gop_size = self.fps
+        stream.gop_size = KEYFRAME_SECONDS * self.fps
         stream.thread_count = 1
         stream.thread_type = ThreadType.SLICE
         self._stream = stream
