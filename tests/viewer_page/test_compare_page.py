@@ -104,6 +104,28 @@ def test_four_episodes_have_one_clock_and_each_can_be_left_out(rates: Site) -> N
         assert page.url.count("%7E") == 6
 
 
+# A moment that comes by chance alone: the video can be sought, and the event that says so is still on its way.
+SOUGHT_BETWEEN = """async () => {
+    const {VideoTransport} = await import("/page/transport.js");
+    const video = Object.assign(new EventTarget(), {
+        readyState: 0, seeking: false, paused: true, ended: false, currentTime: 0, requestVideoFrameCallback() {},
+    });
+    const frames = {frameFor: (step) => step, stepAt: (frame) => frame};
+    const shape = {fps: 10, count: 50, first: 0, last: 49};
+    const transport = new VideoTransport(video, frames, shape, new AbortController().signal);
+    transport.seek(25);
+    video.readyState = 1;
+    transport.seek(3);
+    video.dispatchEvent(new Event("loadedmetadata"));
+    return video.currentTime;
+}"""
+
+
+def test_the_last_step_asked_for_is_the_one_that_is_sought(lengths: Site) -> None:
+    with lengths.page("/compare") as page:
+        assert page.evaluate(SOUGHT_BETWEEN) == 0.35
+
+
 def test_two_sessions_are_paired_by_seed(lengths: Site) -> None:
     with lengths.page("/compare") as page:
         row = page.locator(".pairs tbody tr").first

@@ -78,6 +78,7 @@ export class VideoTransport extends EventTarget {
     const frame = this.#frames.frameFor(wanted);
     if (frame === null) return;
     this.#wanted = wanted;
+    this.#next = null; // its event may still be on its way, with the video ready to be sought by now
     if (this.#video.seeking || this.#video.readyState === 0) {
       this.#next = frame;
     } else if (frame === this.frame && !this.playing) {
