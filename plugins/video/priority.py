@@ -110,12 +110,13 @@ def on(cores: set[int]) -> Iterator[None]:
         yield
         return
     before = os.sched_getaffinity(0)
-    with suppress(OSError):  # they were taken from us just now
+    with suppress(OSError):  # a core was taken from us just now
         os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with suppress(OSError):
+            os.sched_setaffinity(0, before)
 
 
 def lower(pid: int, *, idle: bool) -> None:

@@ -248,16 +248,17 @@ class Follower:
             return await self._read_on()
 
     async def _read_on(self) -> bool:
-        came = False
-        at_end = False
+        came = at_end = began = False
         while not self.trouble and not at_end:
             try:
-                found = await anyio.to_thread.run_sync(_next, self._reader, self.home)
+                # What is left once it has gone to the last part is read, however much that is.
+                found = await anyio.to_thread.run_sync(_next, self._reader, None if began else self.home)
             except (HomeRefused, OSError) as failure:
                 self.trouble = str(failure)
                 break
             if found is None:
                 await self._begin()
+                began = True
                 continue
             records, at_end = found
             for record in records:
@@ -323,12 +324,12 @@ def _tail(home: Path) -> int:
     return first_seq(path) - 1
 
 
-def _next(reader: LogReader | None, home: Path) -> tuple[list[Record[Event]], bool] | None:
-    """In a thread: what comes next, and whether that is all there is. None where there is too much to be read.
+def _next(reader: LogReader | None, home: Path | None) -> tuple[list[Record[Event]], bool] | None:
+    """In a thread: what comes next, and whether that is all there is. None where `home`'s log has too much to be read.
 
     One call does much: to hand work to a thread costs as much as to read 100 events.
     """
-    if reader is None or _far_behind(reader, home):
+    if reader is None or (home is not None and _far_behind(reader, home)):
         return None
     records: list[Record[Event]] = []
     for _ in range(BLOCKS_AT_ONCE):

@@ -7,13 +7,15 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import httpx
 import pytest
 import simplejpeg
 
 from kernel.event import KernelStopped
-from kernel.log import read
-from plugins.events import CaptureApplied, EpisodeStarted, SessionAsked, SessionEnded
+from kernel.log import Log, first_seq, read, segments
+from plugins.events import CaptureApplied, EpisodeStarted, SessionAsked, SessionEnded, VideoPinned
+from plugins.viewer import following
 from plugins.viewer.asking import Asking
 from plugins.viewer.following import Follower
 from plugins.viewer.pictures import Gallery
@@ -92,6 +94,29 @@ def test_where_the_cores_are_taken_workers_show_half_as_much(
     assert gallery.rate(10.0) == gallery.rate(1e9) == rate
     assert gallery.rate(2.0) == 2.0
     assert gallery.rate(0.0) == 0.5
+
+
+def test_a_page_begins_at_the_last_part_of_a_long_log_however_long_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "TAIL_BYTES", 2_000)
+    monkeypatch.setattr(following, "FAR_BEHIND_BYTES", 10_000)
+    log = Log(tmp_path, segment_bytes=10_000)
+    while len(segments(tmp_path / "log")) < 4:
+        log.append("s", log.last_nth("s") + 1, [VideoPinned(recording="r")])
+    follower = Follower(tmp_path, Tables(tmp_path / "stepreel.sqlite"))
+
+    async def catch_up() -> None:
+        with anyio.fail_after(30):
+            await follower.catch_up()
+
+    anyio.run(catch_up)
+    log.close()
+    assert follower._reader is not None
+    follower._reader.close()
+    assert follower.position == log.last_seq
+    assert [seq for seq, _ in follower.recent] == list(range(follower.dropped_up_to + 1, log.last_seq + 1))
+    assert follower.dropped_up_to == first_seq(segments(tmp_path / "log")[2]) - 1
 
 
 def test_nobody_watching_costs_nothing_and_leaves_nothing(shared: Run) -> None:
