@@ -14,7 +14,14 @@ import simplejpeg
 
 from kernel.event import KernelStopped
 from kernel.log import Log, first_seq, read, segments
-from plugins.events import CaptureApplied, EpisodeStarted, SessionAsked, SessionEnded, VideoPinned
+from plugins.events import (
+    CaptureApplied,
+    EpisodeStarted,
+    RecordingStarted,
+    SessionAsked,
+    SessionEnded,
+    VideoPinned,
+)
 from plugins.viewer import following
 from plugins.viewer.asking import Asking
 from plugins.viewer.following import Follower
@@ -217,6 +224,9 @@ def test_videos_are_pinned_deleted_and_kept_within_other_limits(run: Run, tmp_pa
 
     until(lambda: len(videos()) >= 2)
     run.browser.ask("POST", "/api/capture", {"mode": "off"})
+    # What is still in the making when a session's videos are deleted comes behind that.
+    until(lambda: not [*read(tmp_path / "home", EpisodeStarted)][-1].event.captured)
+    until(lambda: len(videos()) == len([*read(tmp_path / "home", RecordingStarted)]))
     pinned, free, *_ = videos()
     assert run.browser.ask("PUT", f"/api/videos/{pinned}/pin").status_code == 202
     until(lambda: run.browser.json("/api/episodes", pinned="true")["total"] == 1)
