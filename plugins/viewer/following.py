@@ -334,7 +334,12 @@ def _next(reader: LogReader | None, home: Path | None) -> tuple[list[Record[Even
     records: list[Record[Event]] = []
     for _ in range(BLOCKS_AT_ONCE):
         before = reader.position
-        records += reader.read()
+        try:
+            records += reader.read()
+        except (HomeRefused, OSError):
+            if records:
+                return records, False  # it says so again, and then nothing of what came before is lost
+            raise
         if reader.position == before:
             return records, True
     return records, False

@@ -100,6 +100,7 @@ class Gallery:
         self._stamps: dict[WorkerId, tuple[int, int]] = {}
         self._look_again: dict[WorkerId, float] = {}
         self._most_fps = MOST_FPS
+        """By how crowded the machine was when that was looked at last."""
         self._most_fps_at = -math.inf
         self._asked: dict[str, tuple[list[int], float, float]] = {}
         """Of each session: the workers and the rate that were asked for, and when."""

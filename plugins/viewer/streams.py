@@ -246,7 +246,7 @@ class Streams:
             fresh = set(await self._gallery.look(wanted))
             if fresh:
                 self._wake(lambda stream, fresh=fresh: not fresh.isdisjoint(stream.wanted))  # type: ignore[misc] # mypy knows no defaults of lambdas
-            await anyio.sleep(1 / max(wanted.values()) / LOOKS if wanted else POLL_SECONDS)
+            await anyio.sleep(min([POLL_SECONDS, *(1 / fps / LOOKS for fps in wanted.values())]))
 
     async def _look_at_tables(self) -> None:
         stamp, kernel_at = (0, 0), 0.0

@@ -111,19 +111,37 @@ def test_a_page_begins_at_the_last_part_of_a_long_log_however_long_that_is(
     log = Log(tmp_path, segment_bytes=10_000)
     while len(segments(tmp_path / "log")) < 4:
         log.append("s", log.last_nth("s") + 1, [VideoPinned(recording="r")])
-    follower = Follower(tmp_path, Tables(tmp_path / "stepreel.sqlite"))
+    log.close()
+    follower = caught_up(tmp_path)
+    assert follower.position == log.last_seq
+    assert [seq for seq, _ in follower.recent] == list(range(follower.dropped_up_to + 1, log.last_seq + 1))
+    assert follower.dropped_up_to == first_seq(segments(tmp_path / "log")[2]) - 1
+
+
+def test_what_came_before_a_damaged_place_is_shown(tmp_path: Path) -> None:
+    log = Log(tmp_path, segment_bytes=10_000)
+    while len(segments(tmp_path / "log")) < 3:
+        log.append("s", log.last_nth("s") + 1, [VideoPinned(recording="r")])
+    log.close()
+    last = segments(tmp_path / "log")[-1]
+    last.write_bytes(last.read_bytes().replace(b'"recording":"r"', b'"recording":r', 1))
+    follower = caught_up(tmp_path)
+    assert f"behind {first_seq(last) - 1}: JSON is malformed" in follower.trouble
+    assert [seq for seq, _ in follower.recent] == list(range(1, first_seq(last)))
+
+
+def caught_up(home: Path) -> Follower:
+    """Who has read the log of a home to its end, or to what is damaged in it."""
+    follower = Follower(home, Tables(home / "stepreel.sqlite"))
 
     async def catch_up() -> None:
         with anyio.fail_after(30):
             await follower.catch_up()
 
     anyio.run(catch_up)
-    log.close()
     assert follower._reader is not None
     follower._reader.close()
-    assert follower.position == log.last_seq
-    assert [seq for seq, _ in follower.recent] == list(range(follower.dropped_up_to + 1, log.last_seq + 1))
-    assert follower.dropped_up_to == first_seq(segments(tmp_path / "log")[2]) - 1
+    return follower
 
 
 def test_nobody_watching_costs_nothing_and_leaves_nothing(shared: Run) -> None:
