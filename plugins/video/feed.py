@@ -10,10 +10,10 @@ import signal
 import subprocess
 import threading
 import time
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Self
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, NoReturn, Self
 
-from plugins.video.priority import LOOK_SECONDS, Idler, Priority, lower, on
+from plugins.video.priority import LOOK_SECONDS, Fed, Priority, lower, on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ class Hung(Failed):
 class Child:
     """The ffmpeg that a job runs, one at a time.
 
-    One that is fed runs as the pool's `priority` says, any other at nice 10.
+    One that is fed runs how and where the pool's `priority` says, any other at nice 10.
 
     `kill` may come from any thread and at any time. It is final: where no ffmpeg runs, none will be started.
     """
@@ -104,12 +104,14 @@ def run(
     it was in the idle class, and should run at nice 10. What the iterator raises comes through.
     """
     fed = frames is not None
-    idle = child.priority if fed and child.priority is not None and child.priority.idle else None
-    cores = set() if idle is None else idle.cores()
+    priority = child.priority if fed else None
+    idle = priority is not None and priority.idle
+    cores = set() if priority is None else priority.cores()
     with (
         on(cores),
-        child.started(arguments, folder, fed=fed, idle=idle is not None) as process,
-        _Pipes(process, stall_seconds, None if idle is None else Idler(process.pid, idle, cores)) as pipes,
+        child.started(arguments, folder, fed=fed, idle=idle) as process,
+        nullcontext() if priority is None else Fed(process.pid, priority, cores, idle=idle) as encoder,
+        _Pipes(process, stall_seconds, encoder) as pipes,
     ):
         # Where it closes its input too early, its exit code and its words tell why.
         took_all = all(pipes.write(frame) for frame in frames or ())
@@ -117,7 +119,7 @@ def run(
         deadline = time.monotonic() + stall_seconds
         while not child.ended(process):
             if time.monotonic() > deadline:
-                raise _hung(stall_seconds)
+                pipes.give_up()
             time.sleep(0.001)
         words = bytes(pipes.words).decode(errors="replace").strip()
         if process.returncode != 0:
@@ -130,10 +132,10 @@ def run(
 class _Pipes:
     """The pipes to and from one ffmpeg, neither of which may block."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stall_seconds: float, idler: Idler | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stall_seconds: float, encoder: Fed | None) -> None:
         self.words = bytearray()
-        self._idler = idler
-        self._longest_select = math.inf if idler is None else LOOK_SECONDS
+        self._encoder = encoder
+        self._longest_select = math.inf if encoder is None else LOOK_SECONDS
         self._stall_seconds = stall_seconds
         self._stdin = process.stdin
         assert process.stderr is not None
@@ -174,6 +176,12 @@ class _Pipes:
         while self._listening:
             self._select(deadline)
 
+    def give_up(self) -> NoReturn:
+        """Nothing moves: raises `Hung`, or in the idle class, where a sound one may stand still, `Starved`."""
+        if self._encoder is not None:
+            self._encoder.starve()
+        raise Hung(f"ffmpeg made no progress for {self._stall_seconds:g} s and was killed")
+
     def _wait_for_room(self, descriptor: int) -> None:
         self._selector.register(descriptor, selectors.EVENT_WRITE)
         deadline = time.monotonic() + self._stall_seconds
@@ -187,14 +195,14 @@ class _Pipes:
         began = time.monotonic()
         left = deadline - began
         ready = {key.fd for key, _ in self._selector.select(min(max(left, 0), self._longest_select))}
-        if self._idler is not None:
-            self._idler.waited(time.monotonic() - began)
+        if self._encoder is not None:
+            self._encoder.waited(time.monotonic() - began)
         if self._stderr.fileno() in ready:
             self._listen()
             if self._listening:
                 ready.discard(self._stderr.fileno())  # talking is no progress
         if not ready and left <= 0:
-            raise _hung(self._stall_seconds)
+            self.give_up()
         return ready
 
     def _listen(self) -> None:
@@ -204,10 +212,6 @@ class _Pipes:
         if not said:
             self._selector.unregister(self._stderr)
             self._listening = False
-
-
-def _hung(stall_seconds: float) -> Hung:
-    return Hung(f"ffmpeg made no progress for {stall_seconds:g} s and was killed")
 
 
 def _ending(code: int) -> str:

@@ -6,8 +6,7 @@ busy, the idle class is next to nothing, and an unprivileged process cannot be r
 killed, its work begins anew at nice 10, and for a while nothing more is tried in the idle class.
 
 Even so each thread that begins on a core is let run there until the clock's next tick (4 ms), whatever its class, and
-an ffmpeg is seven threads. So in the idle class it stays off the cores where somebody was stepping when it began, and
-so does who feeds it.
+an ffmpeg is seven threads. So it stays off the cores where somebody is stepping, and so does who feeds it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +25,9 @@ NICE = 10
 STARVED_SECONDS = 2.0
 """An encoder that waited for the processor for so long, and was given less than `STARVED_SHARE` of it, is starved."""
 STARVED_SHARE = 0.2
+"""Of a core; where several have one core between them, of a fair part of it."""
 LOOK_SECONDS = 0.25
-"""While an encoder in the idle class is waited for, it is looked so often whether it gets on, and where others step."""
+"""While an encoder is waited for, it is looked so often whether it gets on, and where others step."""
 NICE_SECONDS = 60.0
 """For so long nothing is tried in the idle class, once somebody starved there."""
 
@@ -40,6 +40,8 @@ class Priority:
     """How the encoders of one pool run at the moment. `steppers` gives the ids of the processes that step."""
 
     def __init__(self, steppers: Callable[[], Iterable[int]] = tuple) -> None:
+        self.fed: set[Fed] = set()
+        """Those that are being fed. Each enters itself, and leaves, in the thread that feeds it."""
         self._nice_until = 0.0
         self._steppers = steppers
 
@@ -49,7 +51,9 @@ class Priority:
         return hasattr(os, "SCHED_IDLE") and time.monotonic() >= self._nice_until
 
     def cores(self) -> set[int]:
-        """Where an encoder in the idle class may run: where nobody is stepping just now, or anywhere."""
+        """Where an encoder may run: where nobody steps just now, or anywhere; none where the system takes no orders."""
+        if not hasattr(os, "sched_setaffinity"):  # macOS
+            return set()
         allowed = os.sched_getaffinity(os.getpid())  # of the first thread, as feeding threads are kept to some
         return allowed - {_core_of(pid) for pid in self._steppers()} or allowed
 
@@ -58,17 +62,25 @@ class Priority:
         self._nice_until = time.monotonic() + NICE_SECONDS
 
 
-class Idler:
-    """An encoder in the idle class, as who feeds it sees it: whether it gets on, and which cores they run on."""
+class Fed:
+    """An encoder that is being fed, as who feeds it sees it: which cores both run on, and whether it gets on."""
 
-    def __init__(self, pid: int, priority: Priority, cores: set[int]) -> None:
+    def __init__(self, pid: int, priority: Priority, cores: set[int], *, idle: bool) -> None:
         self._pid = pid
         self._priority = priority
         self._cores = cores
         """Where both run now."""
+        self._idle = idle
         self._look_at = time.monotonic() + LOOK_SECONDS
         self._waited_seconds = 0.0
-        self._used_before = self._used_seconds()
+        self._used_before = self._used_seconds() if idle else 0.0
+
+    def __enter__(self) -> Self:
+        self._priority.fed.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._priority.fed.discard(self)
 
     def waited(self, seconds: float) -> None:
         """Take note that its input waited. Raises `Starved`, and tells the pool, where it does not get on."""
@@ -77,13 +89,19 @@ class Idler:
             self._look_at = now + LOOK_SECONDS
             self._move()
         self._waited_seconds += seconds
-        if self._waited_seconds < STARVED_SECONDS:
+        if not self._idle or self._waited_seconds < STARVED_SECONDS:
             return
         used = self._used_seconds()
-        if used - self._used_before < STARVED_SHARE * self._waited_seconds:
+        fair = min(1.0, len(self._cores) / max(1, len(self._priority.fed)))
+        if used - self._used_before < STARVED_SHARE * fair * self._waited_seconds:
+            self.starve()
+        self._waited_seconds, self._used_before = 0.0, used
+
+    def starve(self) -> None:
+        """Give it up where it is in the idle class: raises `Starved`, and tells the pool."""
+        if self._idle:
             self._priority.prefer_nice()
             raise Starved
-        self._waited_seconds, self._used_before = 0.0, used
 
     def _move(self) -> None:
         """Go where nobody steps now: who did so may have ended, and left a core."""

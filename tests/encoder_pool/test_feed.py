@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from plugins.video.feed import Child, Failed, Hung, run
-from plugins.video.priority import STARVED_SECONDS, STARVED_SHARE, Idler, Priority, Starved
+from plugins.video.priority import STARVED_SECONDS, STARVED_SHARE, Fed, Priority, Starved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 FRAME = bytes(300_000)
@@ -101,6 +101,13 @@ def test_it_runs_at_nice_10_in_a_process_group_of_its_own(tmp_path: Path) -> Non
     assert (tmp_path / "said").read_text().split() == [str(nice), "True"]
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None starves: other tests may keep all cores busy for longer than that takes."""
+    monkeypatch.setattr("plugins.video.priority.STARVED_SECONDS", 3600.0)
+
+
+@pytest.mark.usefixtures("patience")
 def test_fed_it_runs_in_the_idle_class_where_a_pool_says_so(tmp_path: Path) -> None:
     script = "import os, sys; sys.stdin.buffer.read(); print(os.sched_getscheduler(0))"
     for priority, fed, expected in (
@@ -128,8 +135,10 @@ def stepper() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_in_the_idle_class_it_stays_off_the_cores_where_somebody_steps(
-    tmp_path: Path, stepper: subprocess.Popen[bytes]
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize("idle", [True, False], ids=["idle", "nice"])
+def test_it_stays_off_the_cores_where_somebody_steps(
+    tmp_path: Path, stepper: subprocess.Popen[bytes], *, idle: bool
 ) -> None:
     allowed = os.sched_getaffinity(0)
     script = "import os, sys; sys.stdin.buffer.read(); print(os.sched_getaffinity(0))"
@@ -143,15 +152,17 @@ def test_in_the_idle_class_it_stays_off_the_cores_where_somebody_steps(
     arguments = _shell(f"exec {sys.executable} -c '{script}' > said")
     # For a moment it may not run, where all cores are busy: then it is in nobody's way just now.
     _until(lambda: Priority(lambda: [stepper.pid]).cores() == allowed - {max(allowed)})
-    _until(lambda: _said(tmp_path, arguments, frames(), [stepper.pid]) == str(allowed - {max(allowed)}))
+    priority = Priority(lambda: [stepper.pid]) if idle else _nice(lambda: [stepper.pid])
+    _until(lambda: _said(tmp_path, arguments, frames(), priority) == str(allowed - {max(allowed)}))
     assert allowed - {max(allowed)} in fed_on, "who feeds it, too"
     assert os.sched_getaffinity(0) == allowed
-    assert _said(tmp_path, arguments, frames(), []) == str(allowed)
+    assert _said(tmp_path, arguments, frames(), Priority() if idle else _nice()) == str(allowed)
     stepper.kill()
     stepper.wait()
     assert Priority(lambda: [stepper.pid]).cores() == allowed, "it is gone"
 
 
+@pytest.mark.usefixtures("patience")
 def test_it_takes_the_core_of_one_who_steps_no_more(tmp_path: Path, stepper: subprocess.Popen[bytes]) -> None:
     allowed = os.sched_getaffinity(0)
     script = "import os, sys\nwhile sys.stdin.buffer.read(1000000): pass\nprint(os.sched_getaffinity(0))"
@@ -181,8 +192,8 @@ def _until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def _said(folder: Path, arguments: list[str], frames: Iterator[bytes], steppers: list[int]) -> str:
-    run(Child(Priority(lambda: steppers)), arguments, folder, frames, stall_seconds=60)
+def _said(folder: Path, arguments: list[str], frames: Iterator[bytes], priority: Priority) -> str:
+    run(Child(priority), arguments, folder, frames, stall_seconds=60)
     return (folder / "said").read_text().strip()
 
 
@@ -195,21 +206,50 @@ def test_one_that_starves_in_the_idle_class_is_ended_and_the_next_runs_at_nice_1
     _assert_nothing_runs()
 
 
+def test_in_the_idle_class_to_hang_is_to_starve_and_to_hang_comes_after_that(tmp_path: Path) -> None:
+    """A machine whose cores are all busy lets the soundest encoder stand still there."""
+    priority = Priority()
+    with pytest.raises(Starved):
+        run(Child(priority), _shell("kill -STOP $$"), tmp_path, _endless(), stall_seconds=0.3)
+    with pytest.raises(Hung):
+        run(Child(priority), _shell("kill -STOP $$"), tmp_path, _endless(), stall_seconds=0.3)
+    _assert_nothing_runs()
+
+
 def test_it_counts_as_starved_by_the_processor_time_that_it_was_given_while_its_input_waited() -> None:
     priority = Priority()
-    idler = Idler(os.getpid(), priority, priority.cores())
-    enough = time.process_time() + STARVED_SECONDS * STARVED_SHARE * 1.5
+    encoder = Fed(os.getpid(), priority, priority.cores(), idle=True)
+    _work(STARVED_SECONDS * STARVED_SHARE * 1.5)
+    encoder.waited(STARVED_SECONDS)
+    assert priority.idle
+    encoder.waited(STARVED_SECONDS / 2)
+    with pytest.raises(Starved):
+        encoder.waited(STARVED_SECONDS / 2)
+
+
+def test_those_who_have_one_core_between_them_starve_on_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugins.video.priority.LOOK_SECONDS", 3600.0)  # they stay there
+    priority = Priority()
+    with Fed(os.getpid(), priority, {0}, idle=True) as one, Fed(os.getpid(), priority, {0}, idle=True) as other:
+        _work(STARVED_SECONDS * STARVED_SHARE * 0.75)
+        one.waited(STARVED_SECONDS)
+        other.waited(STARVED_SECONDS)
+    assert priority.idle
+    with Fed(os.getpid(), priority, {0}, idle=True) as alone:
+        _work(STARVED_SECONDS * STARVED_SHARE * 0.75)
+        with pytest.raises(Starved):
+            alone.waited(STARVED_SECONDS)
+
+
+def _work(seconds: float) -> None:
+    """Take so much of the processor's time."""
+    enough = time.process_time() + seconds
     while time.process_time() < enough:
         pass
-    idler.waited(STARVED_SECONDS)
-    assert priority.idle
-    idler.waited(STARVED_SECONDS / 2)
-    with pytest.raises(Starved):
-        idler.waited(STARVED_SECONDS / 2)
 
 
-def _nice() -> Priority:
-    priority = Priority()
+def _nice(steppers: Callable[[], Iterable[int]] = tuple) -> Priority:
+    priority = Priority(steppers)
     priority.prefer_nice()
     return priority
 
