@@ -101,18 +101,32 @@ class Sample(msgspec.Struct):
     children: int
 
 
-def sample(pid: int) -> Sample | None:
-    """None where the process is gone."""
+def sample(pid: int, home: Path | None = None) -> Sample | None:
+    """None where the process is gone, and where it is to serve this home and has not begun: its tables tell that."""
     try:
         process = psutil.Process(pid)
         with process.oneshot():
+            if home is not None and process.create_time() > _written_at(home):
+                return None
             return Sample(process.memory_info().rss, process.num_fds(), process.num_threads(), len(process.children()))
     except psutil.Error:
         return None
 
 
+def _written_at(home: Path) -> float:
+    """When the tables were last written; 0 where there are none."""
+    latest = 0.0
+    for name in ("stepreel.sqlite", "stepreel.sqlite-wal"):
+        with suppress(FileNotFoundError):
+            latest = max(latest, (home / name).stat().st_mtime)
+    return latest
+
+
 def flat(name: str, samples: list[Sample]) -> list[str]:
     """What is not flat: the median of the last fifth against that of the second. Prints both."""
+    if not samples:
+        say(f"{name}: was never seen at work")
+        return []
     fifth = max(1, len(samples) // 5)
     early, late = samples[fifth : 2 * fifth] or samples, samples[-fifth:]
     faults, words = [], []
@@ -324,9 +338,10 @@ class Looks(threading.Thread):
             if kernel != pid:
                 pid = kernel
                 self.kernel.clear()
-            for looks, each in ((self.kernel, pid), (self.producer, self._run.producers[0].pid)):
-                if (seen := sample(each)) is not None:
-                    looks.append(seen)
+            if (seen := sample(pid, self._run.home)) is not None:
+                self.kernel.append(seen)
+            if (seen := sample(self._run.producers[0].pid)) is not None:
+                self.producer.append(seen)
 
     def stop(self) -> None:
         self._stopped.set()
