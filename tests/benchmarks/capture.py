@@ -15,7 +15,7 @@ import numpy as np
 from kernel.log import read
 from plugins.events import VideoAvailable
 from tests.benchmarks.loads import ENVIRONMENTS
-from tests.benchmarks.samples import BARE, Sample
+from tests.benchmarks.samples import BARE, BUSY, Sample
 from tests.benchmarks.turn import RUNNERS, SB3, Order, Played
 from tests.benchmarks.videos import Quality, decoded, frames_in, in_order
 from tests.benchmarks.watching import python, watch
@@ -74,7 +74,7 @@ def take_turn(order: Order) -> dict[str, float]:
         }
         if order.contender in RUNNERS:
             figures["pictures_watched"] = float(played.pictures_watched)
-        if order.contender != BARE:
+        if order.contender not in (BARE, BUSY):
             figures |= videos_of(order, played, folder)
         return figures
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.benchmarks.loads import LOADS
-from tests.benchmarks.samples import BARE, Spread, beyond, figure, plain, ratio
+from tests.benchmarks.samples import BARE, BUSY, Spread, beyond, figure, plain, ratio
 from tests.benchmarks.suites import OURS, UPSTREAM
 from tests.benchmarks.targets import targets
 from tests.benchmarks.turn import RUNNER
@@ -100,7 +100,7 @@ def _recording(results: Results, benchmark: str, about: str) -> Iterator[Table]:
         yield _grid(
             f"{title}: what it takes",
             "",
-            groups,
+            [(contender, samples) for contender, samples in groups if contender != BUSY],
             [
                 ("CPU ÷ bare", to_bare("cpu_seconds")),
                 (
@@ -286,7 +286,10 @@ def _machine(results: Results) -> Table:
 
 
 def _by_contender(samples: list[Sample]) -> list[tuple[str, list[Sample]]]:
-    names = sorted(_in_order(sample.contender for sample in samples), key=lambda name: (name != BARE, name[:8] != OURS))
+    first = (BARE, BUSY)
+    names = sorted(
+        _in_order(sample.contender for sample in samples), key=lambda name: (name not in first, name[:8] != OURS)
+    )
     return [(name, [sample for sample in samples if sample.contender == name]) for name in names]
 
 

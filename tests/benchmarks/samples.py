@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BARE = "bare"
+BUSY = "bare + busy core"
+"""The same beside a process that takes what nobody else wants of the other cores, and does nothing with it."""
 LIBRARIES = (
     "gymnasium",
     "numpy",

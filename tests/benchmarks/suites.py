@@ -10,7 +10,7 @@ import msgspec
 
 from tests.benchmarks.capture import rounds
 from tests.benchmarks.loads import LOADS
-from tests.benchmarks.samples import BARE
+from tests.benchmarks.samples import BARE, BUSY
 from tests.benchmarks.turn import RUNNER, RUNNERS, SB3, Order
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def capture(scope: Scope) -> Iterator[Sample]:
         orders = [
             (load, Order(load=load, contender=contender, steps=scope.steps(load)))
             for contender in scope.contenders_of(
-                BARE, OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE, quick=(BARE, OURS, UPSTREAM)
+                BARE, BUSY, OURS, RUNNER, UPSTREAM, *INLINE, *SB3_IF_THERE, quick=(BARE, BUSY, OURS, UPSTREAM)
             )
         ]
         yield from scope.play("capture", orders, scope.rounds, once=(RUNNER, *INLINE, *SB3_IF_THERE))

@@ -14,7 +14,7 @@ import pytest
 from tests.benchmarks import report
 from tests.benchmarks.__main__ import BENCHMARKS, read
 from tests.benchmarks.contenders import CONTENDERS
-from tests.benchmarks.samples import Results, Sample
+from tests.benchmarks.samples import BARE, BUSY, Results, Sample
 from tests.benchmarks.targets import NEEDED, growth, targets
 from tests.benchmarks.turn import RUNNER, SB3
 
@@ -35,7 +35,7 @@ def run(folder: Path, *arguments: str) -> Results:
 
 def test_every_way_to_record_is_run_and_ours_has_each_frame_in_its_place(tmp_path: Path) -> None:
     results = run(tmp_path, "frames")
-    there = {*CONTENDERS, RUNNER, *(SB3 if importlib.util.find_spec("stable_baselines3") else ())} - {"bare"}
+    there = {*CONTENDERS, RUNNER, *(SB3 if importlib.util.find_spec("stable_baselines3") else ())} - {BARE, BUSY}
     assert {sample.contender for sample in results.samples} == there
     for sample in results.samples:
         assert sample.figures["frames"] > 100
