@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    Begun = Callable[[], list[psutil.Process]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,3 +42,17 @@ def anyio_backend() -> str:
 def home(tmp_path: Path) -> Path:
     """A home that does not exist yet."""
     return tmp_path / "home"
+
+
+@pytest.fixture
+def begun() -> Begun:
+    """Tells which processes that descend from this one began behind this test's start; some live for the whole run."""
+    before = set(psutil.Process().children(recursive=True))
+    return lambda: [each for each in psutil.Process().children(recursive=True) if each not in before]
+
+
+@pytest.fixture
+def nothing_is_left(begun: Begun) -> Iterator[None]:
+    """No process that the test began outlives it."""
+    yield
+    assert not begun()

@@ -21,9 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from tests.conftest import Begun
+
 FRAME = bytes(300_000)
 SLEEP = f"sleep 9{os.getpid()}"
 """Known among all processes, also those of other tests that run at the same time."""
+
+
+@pytest.fixture(autouse=True)
+def no_sleeper_is_left(nothing_is_left: None) -> Iterator[None]:
+    """Nor one that has no parent any more. What is killed takes a moment to go."""
+    yield
+    _until(lambda: SLEEP.split() not in [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])])
 
 
 def test_frames_arrive_whole_and_in_order(tmp_path: Path) -> None:
@@ -47,7 +56,6 @@ def test_much_talk_neither_blocks_it_nor_fills_the_memory(tmp_path: Path) -> Non
 def test_talking_is_no_progress(tmp_path: Path) -> None:
     with pytest.raises(Hung):
         run(Child(), _shell("yes waiting >&2"), tmp_path, _endless(), stall_seconds=0.3)
-    _assert_nothing_runs()
 
 
 def test_one_that_stops_reading_has_failed_even_if_it_says_otherwise(tmp_path: Path) -> None:
@@ -58,7 +66,6 @@ def test_one_that_stops_reading_has_failed_even_if_it_says_otherwise(tmp_path: P
 def test_one_that_reads_nothing_is_killed_with_all_its_children(tmp_path: Path) -> None:
     with pytest.raises(Hung, match=r"no progress for 0\.3 s"):
         run(Child(), _shell(f"{SLEEP} & {SLEEP}"), tmp_path, _endless(), stall_seconds=0.3)
-    _assert_nothing_runs()
 
 
 def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
@@ -66,7 +73,6 @@ def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
         run(Child(), _shell(f"cat > /dev/null; {SLEEP}"), tmp_path, [FRAME], stall_seconds=0.3)
     with pytest.raises(Hung):
         run(Child(), _shell(f"exec 2>&-; {SLEEP}"), tmp_path, None, stall_seconds=0.3)
-    _assert_nothing_runs()
 
 
 def test_a_slow_one_is_not_taken_for_a_hung_one(tmp_path: Path) -> None:
@@ -81,7 +87,6 @@ def test_what_the_frames_raise_comes_through_and_leaves_nothing_running(tmp_path
 
     with pytest.raises(ValueError, match="damaged"):
         run(Child(), _shell("cat > /dev/null"), tmp_path, frames(), stall_seconds=15)
-    _assert_nothing_runs()
 
 
 def test_it_can_be_called_off_from_another_thread(tmp_path: Path) -> None:
@@ -91,7 +96,6 @@ def test_it_can_be_called_off_from_another_thread(tmp_path: Path) -> None:
         run(child, _shell(SLEEP), tmp_path, _endless(), stall_seconds=60)
     with pytest.raises(Failed, match="called off"):
         run(child, _shell("true"), tmp_path, None, stall_seconds=60)
-    _assert_nothing_runs()
 
 
 def test_it_runs_at_nice_10_in_a_process_group_of_its_own(tmp_path: Path) -> None:
@@ -203,7 +207,6 @@ def test_one_that_starves_in_the_idle_class_is_ended_and_the_next_runs_at_nice_1
     with pytest.raises(Starved):
         run(Child(priority), _shell("kill -STOP $$"), tmp_path, _endless(), stall_seconds=60)
     assert not priority.idle
-    _assert_nothing_runs()
 
 
 def test_in_the_idle_class_to_hang_is_to_starve_and_to_hang_comes_after_that(tmp_path: Path) -> None:
@@ -213,7 +216,6 @@ def test_in_the_idle_class_to_hang_is_to_starve_and_to_hang_comes_after_that(tmp
         run(Child(priority), _shell("kill -STOP $$"), tmp_path, _endless(), stall_seconds=0.3)
     with pytest.raises(Hung):
         run(Child(priority), _shell("kill -STOP $$"), tmp_path, _endless(), stall_seconds=0.3)
-    _assert_nothing_runs()
 
 
 def test_it_counts_as_starved_by_the_processor_time_that_it_was_given_while_its_input_waited() -> None:
@@ -254,7 +256,7 @@ def _nice(steppers: Callable[[], Iterable[int]] = tuple) -> Priority:
     return priority
 
 
-def test_a_pause_is_survived(tmp_path: Path) -> None:
+def test_a_pause_is_survived(tmp_path: Path, begun: Begun) -> None:
     def pause(group: int) -> None:
         os.killpg(group, signal.SIGSTOP)
         time.sleep(0.5)
@@ -262,7 +264,7 @@ def test_a_pause_is_survived(tmp_path: Path) -> None:
 
     def frames() -> Iterator[bytes]:
         yield FRAME
-        (process,) = psutil.Process().children()
+        (process,) = begun()
         threading.Thread(target=pause, args=(process.pid,)).start()
         for _ in range(30):
             yield FRAME
@@ -278,11 +280,3 @@ def _shell(command: str) -> list[str]:
 def _endless() -> Iterator[bytes]:
     while True:
         yield FRAME
-
-
-def _assert_nothing_runs() -> None:
-    assert not psutil.Process().children()
-    deadline = time.monotonic() + 30
-    while [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == SLEEP.split()]:
-        assert time.monotonic() < deadline  # what is killed takes a moment to go
-        time.sleep(0.01)

@@ -32,6 +32,7 @@ from tests.env_runner.spooled import spooled
 
 if TYPE_CHECKING:
     from kernel.testing import RunningKernel
+    from tests.conftest import Begun
 
 pytestmark = pytest.mark.anyio
 
@@ -222,7 +223,7 @@ async def test_a_worker_that_keeps_dying_ends_the_run_with_its_last_words(
     assert {end.outcome for end in events(kernel, SessionEnded)} == {"failed"}
 
 
-async def test_a_stop_aborts_the_open_episodes_and_leaves_no_process(home: Path) -> None:
+async def test_a_stop_aborts_the_open_episodes_and_leaves_no_process(home: Path, begun: Begun) -> None:
     async with session(
         home,
         workers=2,
@@ -230,7 +231,7 @@ async def test_a_stop_aborts_the_open_episodes_and_leaves_no_process(home: Path)
         capture={"every": 1},
     ) as kernel:
         await until(lambda: len({step.worker for step in events(kernel, StepRecorded)}) == 2)
-        processes = psutil.Process().children(recursive=True)
+        processes = begun()
         assert len([process for process in processes if process.name() == "sleep"]) == 2
     assert kernel.outcome == Outcome.drained
     assert [episode.outcome for episode in events(kernel, EpisodeEnded)] == ["aborted", "aborted"]
@@ -239,6 +240,7 @@ async def test_a_stop_aborts_the_open_episodes_and_leaves_no_process(home: Path)
     await until(lambda: not any(process.is_running() for process in processes))
 
 
+@pytest.mark.usefixtures("nothing_is_left")
 async def test_a_worker_that_does_not_heed_the_stop_is_killed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plugins.env_runner.runner.GRACE_SECONDS", 0.5)
     async with session(home, env_kwargs={"does": "hangs"}) as kernel:
@@ -246,7 +248,6 @@ async def test_a_worker_that_does_not_heed_the_stop_is_killed(home: Path, monkey
         assert kernel.plugins["runner"].pending() == "the step of worker 0"
     assert kernel.outcome == Outcome.drained
     assert [end.outcome for end in events(kernel, WorkerEnded)] == ["lost"]
-    assert psutil.Process().children(recursive=True) == []
 
 
 async def test_a_user_pauses_a_session_between_episodes_and_lets_it_go_on(home: Path) -> None:
