@@ -104,26 +104,39 @@ def test_four_episodes_have_one_clock_and_each_can_be_left_out(rates: Site) -> N
         assert page.url.count("%7E") == 6
 
 
-# A moment that comes by chance alone: the video can be sought, and the event that says so is still on its way.
-SOUGHT_BETWEEN = """async () => {
+# Moments that come by chance alone, with a video that does what it is told.
+TRANSPORT = """async () => {
     const {VideoTransport} = await import("/page/transport.js");
     const video = Object.assign(new EventTarget(), {
-        readyState: 0, seeking: false, paused: true, ended: false, currentTime: 0, requestVideoFrameCallback() {},
+        readyState: 0, seeking: false, paused: true, ended: false, currentTime: 0,
+        requestVideoFrameCallback(shown) { this.shown = (frame) => shown(0, {mediaTime: frame / 10}); },
     });
     const frames = {frameFor: (step) => step, stepAt: (frame) => frame};
     const shape = {fps: 10, count: 50, first: 0, last: 49};
     const transport = new VideoTransport(video, frames, shape, new AbortController().signal);
+    WHAT_HAPPENS
+    return video.currentTime;
+}"""
+READY_BEFORE_IT_SAYS_SO = """
     transport.seek(25);
     video.readyState = 1;
     transport.seek(3);
     video.dispatchEvent(new Event("loadedmetadata"));
-    return video.currentTime;
-}"""
+"""
+TOLD_LATE_OF_THE_PICTURE_BEFORE = """
+    video.readyState = 4;
+    video.shown(3);
+    transport.seek(25);
+    video.shown(3);
+    video.dispatchEvent(new Event("seeked"));
+    transport.seek(3);
+"""
 
 
-def test_the_last_step_asked_for_is_the_one_that_is_sought(lengths: Site) -> None:
+@pytest.mark.parametrize("what_happens", [READY_BEFORE_IT_SAYS_SO, TOLD_LATE_OF_THE_PICTURE_BEFORE])
+def test_the_last_step_asked_for_is_the_one_that_is_sought(lengths: Site, what_happens: str) -> None:
     with lengths.page("/compare") as page:
-        assert page.evaluate(SOUGHT_BETWEEN) == 0.35
+        assert page.evaluate(TRANSPORT.replace("WHAT_HAPPENS", what_happens)) == 0.35
 
 
 def test_two_sessions_are_paired_by_seed(lengths: Site) -> None:

@@ -81,7 +81,8 @@ export class VideoTransport extends EventTarget {
     this.#next = null; // its event may still be on its way, with the video ready to be sought by now
     if (this.#video.seeking || this.#video.readyState === 0) {
       this.#next = frame;
-    } else if (frame === this.frame && !this.playing) {
+    } else if (frame === this.frame && frame === (this.#aim ?? frame) && !this.playing) {
+      // It is shown, and no other one was sought: that one's picture may be told of later than the one before it.
       this.#arrive(wanted);
     } else {
       this.#seekTo(frame);
