@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import psutil
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Begun = Callable[[], list[psutil.Process]]
+
+# Of NumPy and PyTorch, in all that the tests start: on a machine at work such threads turn in circles and wait for each
+# other. Without them a start of Python with NumPy takes two thirds of the processor's time, and so does a training.
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

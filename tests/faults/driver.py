@@ -68,7 +68,6 @@ class Driver:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.driver"],
             cwd=ROOT,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
