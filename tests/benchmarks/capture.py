@@ -74,6 +74,8 @@ def take_turn(order: Order) -> dict[str, float]:
         }
         if order.contender in RUNNERS:
             figures["pictures_watched"] = float(played.pictures_watched)
+        else:
+            figures["stolen_ms"] = played.stolen_seconds * 1e3
         if order.contender not in (BARE, BUSY):
             figures |= videos_of(order, played, folder)
         return figures

@@ -95,6 +95,7 @@ def _recording(results: Results, benchmark: str, about: str) -> Iterator[Table]:
                 ("p99.9", to_bare("p99.9_ms")),
                 ("longest call", to_bare("longest_ms")),
                 ("until the last video stands", to_bare("done_seconds")),
+                ("ms that the host took", _spread("stolen_ms")),
             ],
         )
         yield _grid(

@@ -5,6 +5,7 @@ Plays the load with the contender around it, and leaves what it saw in the file 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -80,6 +81,8 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     """Frames that the videos should have, all together."""
     ended: list[float]
     """When each of the captured episodes ended: Unix times."""
+    stolen_seconds: float = 0.0
+    """That the host of a virtual machine took away from its cores during the loop, all together."""
     step_seconds: dict[str, float] = {}
     """Percentiles of the steps; and the longest call of the loop, be it a step or a reset."""
     pictures_watched: int = 0
@@ -172,9 +175,9 @@ def turn(order: Order, folder: Path, mark: Callable[[str], None]) -> Played:
     env, seen = opened(order, load, folder / "videos")
     took = array("d", bytes(8 * order.steps))
     mark("begin")
-    began = time.perf_counter()
+    began, stolen = time.perf_counter(), stolen_seconds()
     ended, longest_reset = loop(env, order, took)
-    loop_seconds = time.perf_counter() - began
+    loop_seconds, stolen = time.perf_counter() - began, stolen_seconds() - stolen
     env.close()
     done_seconds = time.perf_counter() - began
     pictures = sum(one.pictures for one in seen)
@@ -186,11 +189,18 @@ def turn(order: Order, folder: Path, mark: Callable[[str], None]) -> Played:
         done_seconds=done_seconds,
         captured=pictures // order.envs if order.contender in SB3 else pictures,
         ended=ended[:: order.every] if order.every else [],
+        stolen_seconds=stolen,
         step_seconds={
             **{name: float(np.percentile(took, at)) for name, at in PERCENTILES.items()},
             "longest": max(*took, longest_reset),
         },
     )
+
+
+def stolen_seconds() -> float:
+    """What the host of this virtual machine has taken from its cores so far; it counts in ticks of 10 ms."""
+    steal = Path("/proc/stat").read_text().split(maxsplit=9)[8]
+    return int(steal) / os.sysconf("SC_CLK_TCK")
 
 
 def turn_of_runner(order: Order, folder: Path, mark: Callable[[str], None]) -> Played:
