@@ -79,6 +79,7 @@ def _recording(results: Results, benchmark: str, about: str) -> Iterator[Table]:
     for load in _in_order(sample.load for sample in results.of(benchmark)):
         bare, upstream = results.of(benchmark, load, BARE), results.of(benchmark, load, UPSTREAM)
         groups = _by_contender(results.of(benchmark, load))
+        host = [("ms that the host took", _spread("stolen_ms"))] if figure(bare, "stolen_ms") else []
 
         def to_bare(name: str, bare: list[Sample] = bare) -> Callable[[list[Sample]], Spread | None]:
             return lambda mine: ratio(mine, bare, name)
@@ -95,7 +96,7 @@ def _recording(results: Results, benchmark: str, about: str) -> Iterator[Table]:
                 ("p99.9", to_bare("p99.9_ms")),
                 ("longest call", to_bare("longest_ms")),
                 ("until the last video stands", to_bare("done_seconds")),
-                ("ms that the host took", _spread("stolen_ms")),
+                *host,
             ],
         )
         yield _grid(
