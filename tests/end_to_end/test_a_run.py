@@ -148,7 +148,13 @@ env_kwargs = { length = 300, step_seconds = 0.002 }""",
     )
     home = tmp_path / "home"
     with started(str(config), cwd=tmp_path) as process:
-        wait_until(lambda: len(events(home, "EpisodeEnded")) >= 3)
+        # Between two episodes a worker has none that is open.
+        wait_until(
+            lambda: (
+                len(ended := events(home, "EpisodeEnded")) >= 3
+                and len(events(home, "EpisodeStarted")) == len(ended) + 2
+            )
+        )
         workers = psutil.Process(process.pid).children()
         process.kill()
     psutil.wait_procs(workers, timeout=30)
