@@ -1,6 +1,5 @@
-"""The pruner: which videos stay, and how the others go; and the command that shows what would go."""
+"""The pruner: which videos stay, and how the others go."""
 
-from plugins.pruner.command import prune
 from plugins.pruner.pruner import Pruner, PrunerOptions
 
-__all__ = ["Pruner", "PrunerOptions", "prune"]
+__all__ = ["Pruner", "PrunerOptions"]

@@ -1,4 +1,4 @@
-"""What a producer imports stays light."""
+"""What a producer and the recorder process import stays light."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def test_the_public_names_are_there_when_they_are_used() -> None:
     code = "import kernel; print([name for name in kernel.__all__ if getattr(kernel, name).__name__ != name])"
     assert answer(python(code)) == "[]"
     assert "AttributeError" in python("import kernel; kernel.nothing").communicate()[1]
+
+
+def test_the_recorder_process_brings_nothing_that_draws_on_a_terminal() -> None:
+    code = "import sys, plugins.recorder_process.life; print({'rich', 'cyclopts'} & {*sys.modules})"
+    assert answer(python(code)) == "set()"

@@ -10,7 +10,7 @@ from kernel.files import acquire
 from kernel.log import Log, read
 from plugins import catalogue
 from plugins.events import Keep, VideoPruned
-from plugins.pruner import prune
+from plugins.pruner.command import prune
 
 if TYPE_CHECKING:
     from pathlib import Path
