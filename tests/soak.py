@@ -124,9 +124,6 @@ def _written_at(home: Path) -> float:
 
 def flat(name: str, samples: list[Sample]) -> list[str]:
     """What is not flat: the median of the last fifth against that of the second. Prints both."""
-    if not samples:
-        say(f"{name}: was never seen at work")
-        return []
     fifth = max(1, len(samples) // 5)
     early, late = samples[fifth : 2 * fifth] or samples, samples[-fifth:]
     faults, words = [], []
@@ -389,6 +386,7 @@ def soak(work: Path, disk: Path | None, seconds: float, seed: int, producers: in
             run.kernel_may_end = now < begin + seconds * 2 / 3
             run.do_something()
             time.sleep(run.chance.uniform(0.5, 5.0))
+        _until(lambda: looks.kernel, "the last kernel was never seen at work")
         looks.stop()
         faults = [*flat("kernel", looks.kernel), *flat("first producer", looks.producer)]
         run.end()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+LEAVING_SECONDS = 120.0
 
 
 def rounds(benchmark: str, turns: Sequence[tuple[str, str, str, Mapping[str, float]]], count: int) -> Iterator[Sample]:
@@ -50,7 +51,11 @@ def take_turn(function: str, arguments: Mapping[str, float]) -> dict[str, float]
         )
         if done.returncode:
             sys.exit(f"{function}: exit code {done.returncode}\n{done.stderr.decode()}")
-        while holder(Path(folder) / "home" / "lock") is not None:  # a recorder process leaves behind its script
+        # A recorder process leaves behind its script.
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while (left := holder(Path(folder) / "home" / "lock")) is not None:
+            if time.monotonic() > deadline:
+                sys.exit(f"{function}: process {left} is still at work on the home after {LEAVING_SECONDS:g} s")
             time.sleep(0.05)
         return msgspec.json.decode((Path(folder) / "figures.json").read_bytes(), type=dict[str, float])
 
